@@ -1,0 +1,28 @@
+//! Label and annotation keys that Stoker writes or reads.
+
+/// Label on children: the UID of the object that owns them. Watches select by its presence; ownership itself
+/// is decided by the controller owner reference (I7).
+pub const OWNER_UID: &str = "stoker.dev/owner-uid";
+
+/// Label on pool members: their slot, a number from 0 below the pool's maximum.
+pub const SLOT: &str = "stoker.dev/slot";
+
+/// Label on pool members: the hash of the template that they were made from.
+pub const TEMPLATE_HASH: &str = "stoker.dev/template-hash";
+
+/// Label on a HotStandbyDeployment's pods: the object's name, cut to 63 characters. The system that Stoker
+/// replaces used this key, and clients select by it.
+pub const HSD_NAME: &str = "hsd.paia.tech/name";
+
+/// Annotation on a pod, set by an administrator to `true`: Stoker may remove it whatever it is doing. It is
+/// the way out of I1.
+pub const FORCE_REMOVE: &str = "stoker.dev/force-remove";
+
+/// Annotation key that the annotation probe reads unless the spec names another.
+pub const DEFAULT_BUSY_ANNOTATION: &str = "paia.tech/busy";
+
+/// Annotation on a CRD: the revision of its schema, see [`crate::CRD_REVISION`].
+pub const CRD_REVISION: &str = "stoker.dev/crd-revision";
+
+/// Longest value of a label (Kubernetes: labels and selectors).
+pub const MAX_LABEL_VALUE: usize = 63;

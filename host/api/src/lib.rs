@@ -1,0 +1,44 @@
+//! Stoker's custom resources as types: a file per kind, and the pieces that kinds share.
+//!
+//! This crate describes what users write and what Stoker answers in `status`. It makes no
+//! decision and does no I/O. What CEL can check at admission is declared here, beside the field.
+#![deny(missing_docs)]
+
+pub mod busy_probe;
+pub mod hot_standby_deployment;
+pub mod keys;
+pub mod policy_ref;
+mod schema;
+pub mod status;
+pub mod template;
+
+pub use busy_probe::{BusyProbe, BusyProbeMode, ConditionProbe, ConditionStatus};
+pub use hot_standby_deployment::{
+    HotStandbyDeployment, HotStandbyDeploymentSpec, HotStandbyDeploymentStatus, Selector,
+};
+pub use policy_ref::{ConfigMapKey, PolicyLimits, PolicyRef};
+pub use status::{DecisionSummary, PolicyStatus};
+pub use template::{PodTemplate, TemplateMeta};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// The API group of every kind.
+pub const GROUP: &str = "stoker.dev";
+
+/// Counts up whenever a CRD changes in a way that this binary relies on. Each CRD carries it in the
+/// annotation [`keys::CRD_REVISION`], so that an operator can tell that the cluster's CRDs are older than
+/// itself.
+pub const CRD_REVISION: u32 = 1;
+
+/// Every custom resource definition of this version, ready to be applied.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    let mut all = vec![HotStandbyDeployment::crd()];
+    for crd in &mut all {
+        crd.metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(keys::CRD_REVISION.to_owned(), CRD_REVISION.to_string());
+    }
+    all
+}

@@ -1,0 +1,87 @@
+//! Which policy decides for an object, and within which limits.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A policy: a WebAssembly component that makes decisions for the object. Where it exports no decision of a
+/// kind, and when it fails, the documented formula decides.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.configMap) != has(self.builtin)")
+        .message("policy needs exactly one source: either configMap {name, key} or builtin")
+)]
+pub struct PolicyRef {
+    /// The component is the value of a key of a ConfigMap in the object's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ConfigMapKey>,
+    /// The component is one that the operator carries: buffer, percent-buffer or probe-verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub builtin: Option<String>,
+    /// Accept only a component with this digest, `sha256:` and 64 hexadecimal digits; other bytes are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^sha256:[0-9a-f]{64}$"), length(max = 71))]
+    pub digest: Option<String>,
+    /// Configuration for the policy, any JSON object; the policy itself validates it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::optional_raw_object")]
+    pub config: Option<Value>,
+    /// Bounds of each call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<PolicyLimits>,
+}
+
+/// A key of a ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapKey {
+    /// Name of the ConfigMap, in the object's own namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in binaryData that holds the component.
+    #[serde(default = "default_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// Bounds of each call of a policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyLimits {
+    /// Time for one call, instantiation included: 1 to 10000 milliseconds.
+    #[serde(default = "default_timeout")]
+    #[schemars(schema_with = "timeout_schema")]
+    pub timeout_milliseconds: u32,
+    /// Memory of one instance: 1 to 64 MiB.
+    #[serde(default = "default_memory", rename = "memoryMiB")]
+    #[schemars(schema_with = "memory_schema")]
+    pub memory_mib: u32,
+}
+
+impl Default for PolicyLimits {
+    fn default() -> Self {
+        Self { timeout_milliseconds: default_timeout(), memory_mib: default_memory() }
+    }
+}
+
+fn default_key() -> String {
+    "policy.wasm".to_owned()
+}
+
+fn default_timeout() -> u32 {
+    100
+}
+
+fn default_memory() -> u32 {
+    32
+}
+
+fn timeout_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 10_000})
+}
+
+fn memory_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 64})
+}

@@ -1,0 +1,43 @@
+//! Schema fragments that the derive cannot say: Kubernetes knows the formats int32 and int64 only, and raw
+//! objects need their unknown fields preserved.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// A number of things: 0 or more, within int32.
+pub fn count(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "minimum": 0, "maximum": i32::MAX})
+}
+
+/// A pool's maximum: at least 1, and few enough to number.
+pub fn maximum(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 100_000})
+}
+
+/// Any JSON object.
+pub fn raw_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// Any JSON object, or none.
+pub fn optional_raw_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// Labels or annotations, few and short enough for CEL rules to look at all of them.
+pub fn label_map(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 63},
+    })
+}
+
+/// An optional [`label_map`].
+pub fn optional_label_map(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "nullable": true,
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 63},
+    })
+}

@@ -1,0 +1,18 @@
+//! What to do: pure functions from what was observed to actions and status.
+//!
+//! Nothing here does I/O, reads a clock, awaits, or knows a Kubernetes client: `now` is an argument and
+//! the answer is data. If a rule is hard to test here, the snapshot lacks a field.
+//!
+//! ```text
+//!   PodView… ─▶ verdict::judge ─▶ Snapshot ─▶ (policy or formula) ─▶ pool::plan ─▶ Plan { actions, status }
+//! ```
+#![deny(missing_docs)]
+
+pub mod conditions;
+pub mod names;
+pub mod pod;
+pub mod pool;
+pub mod verdict;
+
+pub use pod::{Phase, PodView};
+pub use verdict::Verdict;

@@ -1,0 +1,76 @@
+//! Names and hashes that are derived, not remembered: the same child always gets the same name, so that
+//! creating it twice fails at the API server (I2).
+
+use sha2::{Digest, Sha256};
+
+/// Longest name that serves as a pod's name and as its hostname (DNS label, RFC 1123).
+pub const MAX_NAME: usize = 63;
+
+/// Letters and digits that make no words and cannot be mistaken for each other.
+const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// A short hash of some parts, `length` characters that may stand in names and labels.
+pub fn short_hash(parts: &[&[u8]], length: usize) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        // The length keeps ("ab", "c") apart from ("a", "bc").
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().iter().take(length).map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()])).collect()
+}
+
+/// The name of the pod in a slot of a pool: `<pool>-<hash of the pool's UID>-<slot>`, the pool's name cut where
+/// the whole would pass [`MAX_NAME`]. Two slots of a pool never share a name, nor do two pools whose names
+/// are cut to the same text.
+pub fn pool_member(pool: &str, uid: &str, slot: u32) -> String {
+    let tail = format!("-{}-{slot}", short_hash(&[uid.as_bytes()], 5));
+    // A CR's name may hold dots, which a hostname may not.
+    let pool: String = pool.chars().map(|c| if c == '.' { '-' } else { c }).collect();
+    let mut head: String = pool.chars().take(MAX_NAME - tail.len()).collect();
+    while head.ends_with('-') {
+        head.pop();
+    }
+    head + &tail
+}
+
+/// A value that fits a label: as it is when short enough, else cut and given a hash of the whole.
+pub fn label_value(value: &str) -> String {
+    if value.len() <= MAX_NAME {
+        return value.to_owned();
+    }
+    let head: String = value.chars().take(MAX_NAME - 7).collect();
+    format!("{}-{}", head.trim_end_matches(['-', '.', '_']), short_hash(&[value.as_bytes()], 6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_stable_and_within_the_limit_for_any_pool() {
+        for pool in ["a", "game-ws", &"x".repeat(253), &format!("{}.y", "z-".repeat(100)), "a.b.c"] {
+            for slot in [0, 7, 99_999] {
+                let name = pool_member(pool, "0b3c", slot);
+                assert!(name.len() <= MAX_NAME, "{name}");
+                assert!(!name.contains('.') && !name.contains("--"), "{name}");
+                assert_eq!(name, pool_member(pool, "0b3c", slot));
+            }
+        }
+    }
+
+    #[test]
+    fn slots_and_pools_never_share_a_name() {
+        let long = "p".repeat(100);
+        assert_ne!(pool_member(&long, "uid-1", 0), pool_member(&long, "uid-2", 0));
+        assert_ne!(pool_member("p", "uid-1", 1), pool_member("p", "uid-1", 11));
+    }
+
+    #[test]
+    fn long_label_values_are_cut_and_stay_apart() {
+        let (a, b) = ("x".repeat(80) + "a", "x".repeat(80) + "b");
+        assert!(label_value(&a).len() <= 63);
+        assert_ne!(label_value(&a), label_value(&b));
+        assert_eq!(label_value("short"), "short");
+    }
+}

@@ -1,0 +1,104 @@
+//! A pod as core sees it: the few fields that rules read, and nothing else, because thousands are held in
+//! memory at a time.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+/// A pod's phase (Kubernetes: Pod Lifecycle).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Accepted, not all containers started.
+    Pending,
+    /// Bound to a node, at least one container runs or is starting.
+    Running,
+    /// All containers ended well and will not restart.
+    Succeeded,
+    /// All containers ended, at least one badly.
+    Failed,
+    /// The node cannot be asked.
+    Unknown,
+}
+
+impl Phase {
+    /// True when the pod's work has ended for good.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// A condition of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodCondition {
+    /// Its type, such as `Ready`.
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Its machine-readable reason.
+    pub reason: Option<String>,
+    /// Since when it has this status.
+    pub since: Option<Timestamp>,
+}
+
+/// A pod as last seen in the watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodView {
+    /// Name in the pool's namespace.
+    pub name: String,
+    /// UID: a pod of the same name made later is another pod.
+    pub uid: String,
+    /// Version at which all this was seen: deletes carry it (I1).
+    pub resource_version: String,
+    /// The pool's slot that it fills; None when its label is missing or not a number.
+    pub slot: Option<u32>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its phase.
+    pub phase: Phase,
+    /// It is being deleted.
+    pub terminating: bool,
+    /// The node that it is bound to.
+    pub node: Option<String>,
+    /// Restarts of its containers, summed.
+    pub restarts: u32,
+    /// When the last of its running containers started.
+    pub containers_started: Option<Timestamp>,
+    /// Its conditions.
+    pub conditions: Vec<PodCondition>,
+    /// Hash of the template that it was made from.
+    pub template_hash: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl PodView {
+    /// The condition of a type.
+    pub fn condition(&self, type_: &str) -> Option<&PodCondition> {
+        self.conditions.iter().find(|c| c.type_ == type_)
+    }
+
+    /// It is Ready now.
+    pub fn ready(&self) -> bool {
+        self.condition("Ready").is_some_and(|c| c.status == "True")
+    }
+
+    /// It exists, has not ended, and is not being deleted.
+    pub fn alive(&self) -> bool {
+        !self.terminating && !self.phase.is_terminal()
+    }
+
+    /// The scheduler has found no node for it.
+    pub fn unschedulable(&self) -> bool {
+        self.node.is_none()
+            && self
+                .condition("PodScheduled")
+                .is_some_and(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
+    }
+
+    /// An administrator allows its removal whatever it does.
+    pub fn force_remove(&self) -> bool {
+        self.annotations.get(stoker_api::keys::FORCE_REMOVE).is_some_and(|v| v == "true")
+    }
+}

@@ -1,0 +1,82 @@
+//! What was seen of a pool at one moment, with a verdict for each pod.
+
+use crate::verdict::{PodMemories, Verdict};
+use crate::{Phase, PodView};
+
+/// How many pods are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Alive: neither ended nor terminating.
+    pub current: u32,
+    /// Alive and Ready.
+    pub ready: u32,
+    /// Alive, not Ready.
+    pub starting: u32,
+    /// Alive, Ready and free: standby.
+    pub idle: u32,
+    /// Alive and busy by the present verdict.
+    pub busy: u32,
+    /// Alive, and nothing is known.
+    pub unknown: u32,
+    /// Busy for sizing: busy, or unknown and last known busy (I3).
+    pub busy_for_sizing: u32,
+    /// Being deleted.
+    pub terminating: u32,
+    /// Starting, and the scheduler finds no node.
+    pub unschedulable: u32,
+    /// Ended badly, not yet removed.
+    pub failed: u32,
+    /// Every pod object that exists.
+    pub objects: u32,
+}
+
+/// The pods of a pool with their verdicts.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a> {
+    /// The pods.
+    pub pods: &'a [PodView],
+    /// What is known of them; holds every one of `pods`.
+    pub memories: &'a PodMemories,
+}
+
+impl Snapshot<'_> {
+    /// The verdict on a pod; a pod never judged is unknown.
+    pub fn verdict(&self, pod: &PodView) -> Verdict {
+        self.memories.get(&pod.uid).map_or(Verdict::Unknown, |m| m.verdict)
+    }
+
+    /// Counts the pods.
+    pub fn counts(&self) -> Counts {
+        let mut c = Counts::default();
+        for pod in self.pods {
+            c.objects += 1;
+            if pod.terminating {
+                c.terminating += 1;
+            } else if pod.phase == Phase::Failed {
+                c.failed += 1;
+            }
+            if !pod.alive() {
+                continue;
+            }
+            c.current += 1;
+            c.ready += u32::from(pod.ready());
+            match self.verdict(pod) {
+                Verdict::Idle => c.idle += 1,
+                Verdict::Starting => {
+                    c.starting += 1;
+                    c.unschedulable += u32::from(pod.unschedulable());
+                }
+                Verdict::Busy => {
+                    c.busy += 1;
+                    c.busy_for_sizing += 1;
+                }
+                Verdict::Unknown => {
+                    c.unknown += 1;
+                    let last_busy = self.memories.get(&pod.uid).and_then(|m| m.last_clear) == Some(true);
+                    c.busy_for_sizing += u32::from(last_busy);
+                }
+            }
+        }
+        c
+    }
+}

@@ -1,0 +1,154 @@
+//! Whether a pod is busy: what the probe's reading means, and what is remembered of a pod from one look to the
+//! next. An answer that is not clear is `Unknown`, never idle.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use stoker_api::{BusyProbe, BusyProbeMode, ConditionStatus};
+
+use crate::{Phase, PodView};
+
+/// What a pod is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Not Ready (yet): neither standby nor at work.
+    Starting,
+    /// Ready and free.
+    Idle,
+    /// At work.
+    Busy,
+    /// It cannot be told.
+    Unknown,
+}
+
+/// A probe's raw finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The annotation's value, if the pod carries it.
+    Annotation(Option<String>),
+    /// The condition's status, if the pod has it.
+    Condition(Option<String>),
+}
+
+/// A verdict with its reason in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// What is remembered of a pod between two looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodMemory {
+    /// It was Ready at some time.
+    pub ever_ready: bool,
+    /// The present verdict.
+    pub verdict: Verdict,
+    /// Since when.
+    pub since: Timestamp,
+    /// The last clear answer: busy (true) or idle (false). Sizing uses it while the verdict is unknown (I3).
+    pub last_clear: Option<bool>,
+}
+
+/// Memory of all pods of a pool, by UID.
+pub type PodMemories = HashMap<String, PodMemory>;
+
+/// Reads the probe of a watch-fed mode off a pod.
+pub fn read(pod: &PodView, probe: &BusyProbe) -> Reading {
+    match probe.mode {
+        BusyProbeMode::Annotation => Reading::Annotation(pod.annotations.get(&probe.annotation_key).cloned()),
+        BusyProbeMode::Condition => {
+            let type_ = condition_type(probe);
+            Reading::Condition(pod.condition(&type_).map(|c| c.status.clone()))
+        }
+    }
+}
+
+fn condition_type(probe: &BusyProbe) -> String {
+    probe.condition.clone().unwrap_or_default().type_
+}
+
+/// Whether the pod was Ready at some time, from what is remembered and from what the pod itself tells: a
+/// Ready condition that turned False after the containers started was True before, because the kubelet
+/// sets the first False before it starts them.
+pub fn ever_ready(pod: &PodView, memory: Option<&PodMemory>) -> bool {
+    memory.is_some_and(|m| m.ever_ready)
+        || pod.ready()
+        || match (pod.condition("Ready").and_then(|c| c.since), pod.containers_started) {
+            (Some(turned), Some(started)) => turned > started,
+            _ => false,
+        }
+}
+
+/// What the pool's probe says of a pod.
+///
+/// - annotation: `true` in any case = busy, anything else = idle when Ready.
+/// - condition: the busy status = busy, its opposite = idle when Ready, `Unknown` = unknown, missing = idle.
+/// - A pod that is not Ready is starting, unless it says that it is busy: readiness is often dropped at work.
+/// - A pod whose node cannot be asked is unknown.
+pub fn judge(pod: &PodView, probe: &BusyProbe, memory: Option<&PodMemory>) -> Judgement {
+    let (verdict, reason) = judge_parts(pod, probe, memory);
+    Judgement { verdict, reason }
+}
+
+fn judge_parts(pod: &PodView, probe: &BusyProbe, memory: Option<&PodMemory>) -> (Verdict, String) {
+    match read(pod, probe) {
+        Reading::Annotation(Some(value)) if value.eq_ignore_ascii_case("true") => {
+            return (Verdict::Busy, format!("annotation {} is true", probe.annotation_key));
+        }
+        Reading::Annotation(_) | Reading::Condition(None) => {}
+        Reading::Condition(Some(status)) => {
+            let wanted = probe.condition.clone().unwrap_or_default();
+            let busy = match wanted.busy_status {
+                ConditionStatus::True => "True",
+                ConditionStatus::False => "False",
+            };
+            if status == "Unknown" {
+                return (Verdict::Unknown, format!("condition {} is Unknown", wanted.type_));
+            }
+            // A pod that was never Ready has Ready=False from the start: that is not work.
+            if status == busy && (wanted.type_ != "Ready" || ever_ready(pod, memory)) {
+                return (Verdict::Busy, format!("condition {} is {status}", wanted.type_));
+            }
+        }
+    }
+    if pod.phase == Phase::Unknown || pod.condition("Ready").is_some_and(|c| c.status == "Unknown") {
+        return (Verdict::Unknown, "the pod's node does not answer".to_owned());
+    }
+    if !pod.ready() && !(readiness_is_inverted(probe) && ever_ready(pod, memory)) {
+        return (Verdict::Starting, "not Ready".to_owned());
+    }
+    (Verdict::Idle, "Ready and not busy".to_owned())
+}
+
+/// Ready=True means busy, so that Ready=False of a pod that was Ready is its idle state.
+fn readiness_is_inverted(probe: &BusyProbe) -> bool {
+    probe.mode == BusyProbeMode::Condition
+        && probe
+            .condition
+            .as_ref()
+            .is_some_and(|c| c.type_ == "Ready" && c.busy_status == ConditionStatus::True)
+}
+
+/// Brings the memory up to date with this look's verdicts, one for each pod, and forgets pods that are gone.
+pub fn remember(memories: &mut PodMemories, pods: &[PodView], judgements: &[Judgement], now: Timestamp) {
+    let present: HashSet<&str> = pods.iter().map(|p| p.uid.as_str()).collect();
+    memories.retain(|uid, _| present.contains(uid.as_str()));
+    for (pod, judgement) in pods.iter().zip(judgements) {
+        let old = memories.get(&pod.uid);
+        let verdict = judgement.verdict;
+        let new = PodMemory {
+            ever_ready: ever_ready(pod, old),
+            verdict,
+            since: old.filter(|m| m.verdict == verdict).map_or(now, |m| m.since),
+            last_clear: match verdict {
+                Verdict::Busy => Some(true),
+                Verdict::Idle => Some(false),
+                Verdict::Unknown | Verdict::Starting => old.and_then(|m| m.last_clear),
+            },
+        };
+        memories.insert(pod.uid.clone(), new);
+    }
+}

@@ -1,0 +1,28 @@
+//! Tells the crate where the built-in policies' components are, and stops the build with the
+//! command to run when they have not been built. It builds nothing itself.
+
+use std::path::{Path, PathBuf};
+
+const NAMES: [&str; 3] = ["buffer", "percent-buffer", "probe-verdict"];
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=../../wit/policy.wit");
+    println!("cargo::rerun-if-env-changed=STOKER_POLICIES_DIR");
+    let folder = std::env::var_os("STOKER_POLICIES_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policies"),
+        PathBuf::from,
+    );
+    for name in NAMES {
+        let file = folder.join(format!("{name}.wasm"));
+        println!("cargo::rerun-if-changed={}", file.display());
+        if !file.is_file() {
+            println!(
+                "cargo::error=the built-in policies are not built: run `make policies` ({} is missing)",
+                file.display()
+            );
+        }
+        let variable = format!("STOKER_BUILTIN_{}", name.to_uppercase().replace('-', "_"));
+        println!("cargo::rustc-env={variable}={}", file.display());
+    }
+}

@@ -1,0 +1,15 @@
+//! The policies that the binary carries. They are components like any user's, and are loaded,
+//! checked and bounded in the same way.
+
+/// Names that `spec.policy.builtin` may hold.
+pub const NAMES: &[&str] = &["buffer", "percent-buffer", "probe-verdict"];
+
+/// The component of the built-in policy `name`, or nothing when there is none of that name.
+pub fn bytes(name: &str) -> Option<&'static [u8]> {
+    match name {
+        "buffer" => Some(include_bytes!(env!("STOKER_BUILTIN_BUFFER"))),
+        "percent-buffer" => Some(include_bytes!(env!("STOKER_BUILTIN_PERCENT_BUFFER"))),
+        "probe-verdict" => Some(include_bytes!(env!("STOKER_BUILTIN_PROBE_VERDICT"))),
+        _ => None,
+    }
+}

@@ -1,0 +1,48 @@
+//! The configuration of `buffer`, which is none. A key that does nothing would mislead whoever
+//! wrote it, so anything but `{}` is refused.
+
+/// An error has at most 512 bytes; it quotes this many characters of the configuration.
+const QUOTED: usize = 80;
+
+/// Accepts `{}`, and nothing else.
+///
+/// # Errors
+/// One sentence that says what to do instead.
+pub fn validate(config: &str) -> Result<(), Vec<String>> {
+    if config.split_ascii_whitespace().flat_map(str::chars).eq("{}".chars()) {
+        return Ok(());
+    }
+    let found: String = config.chars().take(QUOTED).collect();
+    Err(vec![format!("config: buffer takes no keys, found {found}; remove it and set spec.idleTarget")])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_object_is_accepted() {
+        assert_eq!(validate("{}"), Ok(()));
+        assert_eq!(validate(" {\n} "), Ok(()));
+    }
+
+    #[test]
+    fn every_key_is_refused_and_quoted() {
+        let error =
+            r#"config: buffer takes no keys, found {"percent":20}; remove it and set spec.idleTarget"#;
+        assert_eq!(validate(r#"{"percent":20}"#), Err(vec![error.to_owned()]));
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_refused() {
+        for config in ["", "[]", "3", "null", "{} {}"] {
+            assert!(validate(config).is_err(), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_configuration_gives_an_error_within_the_contract() {
+        let error = &validate(&"é".repeat(10_000)).unwrap_err()[0];
+        assert!(error.len() <= 512, "{} bytes", error.len());
+    }
+}
