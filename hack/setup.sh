@@ -8,7 +8,7 @@
 # rust             rustup targets and components
 # cluster          packages, and the test cluster's programs in target/cluster/bin
 # cargo-component  the tool for authors of policies, in target/tools
-set -eu
+set -euf
 cd "$(dirname "$0")/.."
 root=$PWD
 bin=$root/target/cluster/bin

@@ -9,10 +9,8 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=../../wit/policy.wit");
     println!("cargo::rerun-if-env-changed=STOKER_POLICIES_DIR");
-    let folder = std::env::var_os("STOKER_POLICIES_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policies"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("STOKER_POLICIES_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policies"), PathBuf::from);
     for name in NAMES {
         let file = folder.join(format!("{name}.wasm"));
         println!("cargo::rerun-if-changed={}", file.display());

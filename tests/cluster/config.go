@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"text/template"
 
 	nodefast "sigs.k8s.io/kwok/kustomize/stage/node/fast"
@@ -32,6 +33,17 @@ func render(name string, values any) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// Pods change state by the hundred at once; KWOK's four workers take seconds for that.
+const kwokOptions = `apiVersion: config.kwok.x-k8s.io/v1alpha1
+kind: KwokConfiguration
+options:
+  podPlayStageParallelism: 32
+  nodePlayStageParallelism: 4
+  nodeLeaseParallelism: 4
+  podsOnNodeSyncParallelism: 4
+---
+`
+
 // simulationStages joins KWOK's stages for nodes and ours for pods. They are KWOK's templates, so
 // ours stand in files of their own and come in through other brackets, as one JSON string each.
 func simulationStages() ([]byte, error) {
@@ -39,20 +51,24 @@ func simulationStages() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := func(name string) (string, error) {
+	// A patch names the version of the pod that it was made for. KWOK sometimes plays a stage on an
+	// old copy; without this, a pod that has ended would run again.
+	patch := func(name string) (string, error) {
 		content, err := configs.ReadFile("configs/" + name)
 		if err != nil {
 			return "", err
 		}
-		quoted, err := json.Marshal(string(content))
-		return string(quoted), err
+		body := "metadata: {resourceVersion: {{ .metadata.resourceVersion | Quote }}}\nstatus:\n  " +
+			strings.ReplaceAll(strings.TrimSpace(string(content)), "\n", "\n  ")
+		quoted, err := json.Marshal(body)
+		return `{subresource: status, type: strategic, template: ` + string(quoted) + `}`, err
 	}
-	parsed, err := template.New("pod-stages.yaml").Delims("[[ ", " ]]").Funcs(template.FuncMap{"file": file}).Parse(string(text))
+	parsed, err := template.New("pod-stages.yaml").Delims("[[ ", " ]]").Funcs(template.FuncMap{"patch": patch}).Parse(string(text))
 	if err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
-	out.WriteString(nodefast.DefaultNodeInit + "\n---\n" + nodeheartbeat.DefaultNodeHeartbeatWithLease + "\n---\n")
+	out.WriteString(kwokOptions + nodefast.DefaultNodeInit + "\n---\n" + nodeheartbeat.DefaultNodeHeartbeatWithLease + "\n---\n")
 	if err := parsed.Execute(&out, nil); err != nil {
 		return nil, err
 	}

@@ -99,6 +99,7 @@ func stopContainers(l layout) error {
 		if err != nil {
 			return fmt.Errorf("runc delete %s: %w: %s", container.Name(), err, strings.TrimSpace(string(out)))
 		}
+		removeMatches("/var/lib/cni/results/*-" + container.Name() + "-*")
 	}
 	shims := processesOf(l.bin("containerd-shim-runc-v2"))
 	for _, shim := range shims {
@@ -167,15 +168,21 @@ func mountsBelow(mountinfo string, dirs []string) []string {
 
 // removeTraces deletes what the kubelet and the CNI library leave in folders that cannot be chosen.
 func removeTraces(l layout) {
-	results, _ := filepath.Glob("/var/lib/cni/results/" + l.id + "-*")
-	for _, file := range results {
-		_ = os.Remove(file)
-	}
+	removeMatches("/var/lib/cni/results/" + l.id + "-*")
+	// Others may have containers there, too; a folder that is not empty stays.
+	removeMatches("/sys/fs/cgroup/*/k8s.io")
 	links, _ := filepath.Glob("/var/log/containers/*.log")
 	for _, link := range links {
 		target, err := os.Readlink(link)
 		if err == nil && strings.HasPrefix(target, l.path("data")+"/") {
 			_ = os.Remove(link)
 		}
+	}
+}
+
+func removeMatches(pattern string) {
+	matches, _ := filepath.Glob(pattern)
+	for _, match := range matches {
+		_ = os.Remove(match)
 	}
 }

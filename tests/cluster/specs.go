@@ -114,6 +114,7 @@ func (s *supervisor) controlPlane() []spec {
 			args: []string{"kwok",
 				"--kubeconfig=" + l.partConfig("kwok"),
 				"--config=" + l.config("stages.yaml"),
+				"--v=WARN",
 				"--manage-all-nodes=false",
 				"--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
 				"--node-lease-duration-seconds=40",

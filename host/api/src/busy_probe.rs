@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How Stoker learns that a pod is busy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.mode == 'condition' || !has(self.condition)")
@@ -22,6 +22,12 @@ pub struct BusyProbe {
     /// Mode condition: which condition of the pod says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<ConditionProbe>,
+}
+
+impl Default for BusyProbe {
+    fn default() -> Self {
+        Self { mode: BusyProbeMode::default(), annotation_key: default_annotation(), condition: None }
+    }
 }
 
 /// Where the answer comes from.

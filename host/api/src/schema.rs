@@ -13,9 +13,20 @@ pub fn maximum(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 100_000})
 }
 
-/// Any JSON object.
-pub fn raw_object(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+/// A PodSpec: raw, but for the one thing that every pod needs.
+pub fn pod_spec(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["containers"],
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "containers": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            },
+        },
+    })
 }
 
 /// Any JSON object, or none.

@@ -10,16 +10,12 @@ use serde_json::{Map, Value};
 /// A pod template, as in a Deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.spec.containers) && type(self.spec.containers) == list && size(self.spec.containers) > 0")
-        .message("spec.podTemplate.spec.containers must name at least one container")
-)]
 pub struct PodTemplate {
     /// Labels and annotations of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<TemplateMeta>,
     /// A core/v1 PodSpec. Kubernetes itself checks it: by a dry run when it changes (condition TemplateValid).
-    #[schemars(schema_with = "crate::schema::raw_object")]
+    #[schemars(schema_with = "crate::schema::pod_spec")]
     pub spec: Map<String, Value>,
 }
 

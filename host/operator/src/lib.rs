@@ -1,1 +1,83 @@
-//! Placeholder.
+//! The shell: it watches, asks policies, applies plans and reports. What to do is core's to say.
+//!
+//! Watched are the pool objects, the pods that carry an owner label, and the metadata of ConfigMaps:
+//!
+//! ```text
+//!   pods ────▶ PodIndex ──┐
+//!   pools ───▶ Controller ─┼─▶ reconcile: observe → decide → plan → apply → report
+//!   ConfigMaps ▶ Policies ─┘
+//! ```
+
+mod apply;
+mod context;
+mod metrics;
+mod observe;
+mod policies;
+mod pool;
+mod projection;
+mod server;
+mod startup;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::join_all;
+use kube::api::Api;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::{Controller, watcher};
+use stoker_api::HotStandbyDeployment;
+use tokio::sync::watch;
+
+pub use context::Options;
+pub use startup::{StartError, connect};
+
+use crate::context::Context;
+
+/// Runs the operator until `stop` becomes true.
+///
+/// # Errors
+/// When the cluster cannot be used, in words that say what to do.
+pub async fn run(client: kube::Client, options: Options, stop: watch::Receiver<bool>) -> Result<(), StartError> {
+    startup::check(&client, &options).await?;
+    let listen = options.listen.clone();
+    let context = Context::new(client.clone(), options)?;
+    let server = server::serve(listen, context.clone(), stop.clone()).await?;
+
+    let mut tasks = Vec::new();
+    for scope in context.scopes() {
+        tasks.push(tokio::spawn(observe::watch_pods(context.clone(), scope.clone(), stop.clone())));
+        tasks.push(tokio::spawn(policies::watch_config_maps(context.clone(), scope.clone(), stop.clone())));
+        tasks.push(tokio::spawn(control(context.clone(), scope.clone(), stop.clone())));
+    }
+    tracing::info!(scopes = ?context.scopes().iter().map(|s| s.label()).collect::<Vec<_>>(), "running");
+    join_all(tasks).await;
+    server.await.ok();
+    Ok(())
+}
+
+async fn control(context: Arc<Context>, scope: Arc<context::Scope>, mut stop: watch::Receiver<bool>) {
+    let api: Api<HotStandbyDeployment> = scope.api(context.client.clone());
+    let triggers = scope.take_triggers();
+    Controller::new(api, watcher::Config::default().any_semantic())
+        .with_config(Config::default().concurrency(64))
+        .reconcile_on(triggers)
+        .graceful_shutdown_on(async move {
+            stop.wait_for(|s| *s).await.ok();
+        })
+        .run(pool::reconcile, on_error, context)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "reconcile");
+            }
+        })
+        .await;
+}
+
+fn on_error(object: Arc<HotStandbyDeployment>, error: &pool::ReconcileError, context: Arc<Context>) -> Action {
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    tracing::warn!(kind = "HotStandbyDeployment", namespace, name, %error, "reconcile failed, trying again");
+    context.metrics.reconciled("error");
+    Action::requeue(Duration::from_secs(2))
+}

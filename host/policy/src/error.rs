@@ -7,7 +7,9 @@ use std::time::Duration;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum HostError {
     /// The WebAssembly engine refused its settings.
-    #[error("the WebAssembly engine does not start: {0}; check that the platform is x86_64 or aarch64 Linux and that `ulimit -v` leaves 8 GiB of address space")]
+    #[error(
+        "the WebAssembly engine does not start: {0}; check that the platform is x86_64 or aarch64 Linux and that `ulimit -v` leaves 8 GiB of address space"
+    )]
     Engine(String),
     /// A thread could not be started.
     #[error("cannot start a thread for policies: {0}; raise the limit on processes (pids)")]
@@ -25,10 +27,14 @@ pub enum Refusal {
         found: String,
     },
     /// A core module, which tools make when they are not told to make a component.
-    #[error("is a core WebAssembly module, not a component: build with `--target wasm32-wasip2` or `cargo component build`")]
+    #[error(
+        "is a core WebAssembly module, not a component: build with `--target wasm32-wasip2` or `cargo component build`"
+    )]
     CoreModule,
     /// Larger than [`crate::HostOptions::max_component_bytes`].
-    #[error("the component has {bytes} bytes, at most {max} are allowed: strip it, or build it optimised for size")]
+    #[error(
+        "the component has {bytes} bytes, at most {max} are allowed: strip it, or build it optimised for size"
+    )]
     TooLarge {
         /// Its size.
         bytes: usize,

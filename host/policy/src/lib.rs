@@ -1,1 +1,39 @@
-//! Placeholder.
+//! The host of policies: WebAssembly components that decide how many replicas a pool has, which
+//! of its pods are busy, and how early a warm-up begins. The contract is `wit/policy.wit`.
+//!
+//! ```text
+//! bytes ─ check ─ compile ─ link ─ describe ─▶ Policy        once for a digest, off to the side
+//! input ─▶ queue ─▶ thread: fresh instance ─ call ─ validate ─▶ Answer      for each decision
+//! ```
+//!
+//! A guest is bounded in time, memory, tables, stack and size of its answer, it reaches nothing
+//! but its input, and it never runs on an async worker. This crate knows no Kubernetes: what a
+//! failed call means for a pool (I3) is decided by its callers.
+#![deny(missing_docs)]
+
+mod answer;
+mod artefact;
+pub mod builtin;
+mod call;
+mod check;
+pub mod contract;
+mod digest;
+mod engine;
+mod error;
+mod host;
+mod limits;
+mod loader;
+mod log;
+mod policy;
+mod state;
+mod wasi;
+mod workers;
+
+pub use call::Answer;
+pub use contract::settings::Info;
+pub use digest::{Digest, DigestError};
+pub use error::{CallError, ConfigRefusal, HostError, Refusal};
+pub use host::{HostOptions, PolicyHost};
+pub use limits::Limits;
+pub use log::{LogLevel, LogLine};
+pub use policy::{Exports, Policy};

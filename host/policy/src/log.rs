@@ -1,8 +1,6 @@
 //! What a guest says during a call: through `stoker:policy/log`, standard output or standard
 //! error. Bounded, because it is kept with the decision.
 
-use std::borrow::Cow;
-
 /// Lines kept of one call.
 const MAX_LINES: usize = 64;
 /// Bytes kept of one call.
@@ -91,11 +89,13 @@ impl Log {
     /// The end of what was written to standard error: where runtimes say why they give up.
     pub(crate) fn last_words(&mut self) -> Option<String> {
         self.end_lines();
-        let said: Vec<Cow<'_, str>> = self
+        let said: Vec<&str> = self
             .lines
             .iter()
-            .filter(|line| line.level == LogLevel::Stderr && !line.message.trim().is_empty())
-            .map(|line| Cow::from(line.message.trim()))
+            .filter(|line| line.level == LogLevel::Stderr)
+            .map(|line| line.message.trim())
+            // Rust's panics end with advice on backtraces, of which there are none here.
+            .filter(|text| !text.is_empty() && !text.starts_with("note: run with"))
             .collect();
         let last = said[said.len().saturating_sub(3)..].join(" / ");
         (!last.is_empty()).then(|| cut(&last, MAX_LAST_WORDS).to_owned())

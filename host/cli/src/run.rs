@@ -1,0 +1,64 @@
+//! `stoker run`: logging, signals, and the operator.
+
+use std::io::IsTerminal as _;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use stoker_operator::Options;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+#[derive(ClapArgs)]
+pub struct Args {
+    /// Watch this namespace only; may be given more than once. All namespaces if omitted.
+    #[arg(long = "namespace", short = 'n', env = "STOKER_NAMESPACES", value_delimiter = ',')]
+    namespaces: Vec<String>,
+    /// Where /healthz, /readyz and /metrics are served; `off` = nowhere.
+    #[arg(long, env = "STOKER_LISTEN", default_value = "0.0.0.0:8080")]
+    listen: String,
+    /// How log lines look.
+    #[arg(long, env = "STOKER_LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// What is logged, such as `info` or `warn,stoker_operator=debug`.
+    #[arg(long, env = "STOKER_LOG", default_value = "info,kube_client=warn,kube_runtime=warn")]
+    log: String,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&args.log)
+        .map_err(|e| anyhow::anyhow!("--log {}: {e}; write for example info or debug", args.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    match args.log_format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.with_target(false).init(),
+    }
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider was installed already");
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping");
+            stop.send(true).ok();
+        });
+        let client = stoker_operator::connect().await?;
+        let options = Options {
+            namespaces: args.namespaces,
+            listen: Some(args.listen).filter(|l| l != "off" && !l.is_empty()),
+        };
+        stoker_operator::run(client, options, stopped).await?;
+        Ok(())
+    })
+}

@@ -1,0 +1,124 @@
+//! What every reconcile shares: the client, the indexes, the policies and the triggers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::channel::mpsc;
+use kube::api::Api;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Client, Resource};
+use stoker_api::HotStandbyDeployment;
+use stoker_policy::{HostOptions, PolicyHost};
+
+use crate::metrics::Metrics;
+use crate::observe::PodIndex;
+use crate::policies::Policies;
+use crate::pool::PoolState;
+use crate::startup::StartError;
+
+/// How the operator runs.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Namespaces to watch; empty = all.
+    pub namespaces: Vec<String>,
+    /// Address of /healthz, /readyz and /metrics, such as `0.0.0.0:8080`; None = not served.
+    pub listen: Option<String>,
+}
+
+/// A namespace that is watched, or all of them.
+pub struct Scope {
+    namespace: Option<String>,
+    trigger: mpsc::UnboundedSender<ObjectRef<HotStandbyDeployment>>,
+    triggers: Mutex<Option<mpsc::UnboundedReceiver<ObjectRef<HotStandbyDeployment>>>>,
+}
+
+impl Scope {
+    fn new(namespace: Option<String>) -> Arc<Self> {
+        let (trigger, triggers) = mpsc::unbounded();
+        Arc::new(Self { namespace, trigger, triggers: Mutex::new(Some(triggers)) })
+    }
+
+    /// The namespace, or `*`.
+    pub fn label(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("*")
+    }
+
+    /// The API for a kind within the scope.
+    pub fn api<K>(&self, client: Client) -> Api<K>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        }
+    }
+
+    /// The stream of objects to look at; there is one, for the one controller of the scope.
+    pub fn take_triggers(&self) -> mpsc::UnboundedReceiver<ObjectRef<HotStandbyDeployment>> {
+        let taken = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.unwrap_or_else(|| mpsc::unbounded().1)
+    }
+}
+
+/// What every reconcile shares.
+pub struct Context {
+    pub client: Client,
+    pub pods: PodIndex,
+    pub policies: Policies,
+    pub host: PolicyHost,
+    pub metrics: Metrics,
+    pub recorder: Recorder,
+    scopes: Vec<Arc<Scope>>,
+    pools: Mutex<HashMap<String, Arc<tokio::sync::Mutex<PoolState>>>>,
+}
+
+impl Context {
+    pub fn new(client: Client, options: Options) -> Result<Arc<Self>, StartError> {
+        let host = PolicyHost::new(HostOptions::default()).map_err(|e| StartError::PolicyHost(e.to_string()))?;
+        let scopes: Vec<_> = if options.namespaces.is_empty() {
+            vec![Scope::new(None)]
+        } else {
+            options.namespaces.into_iter().map(|n| Scope::new(Some(n))).collect()
+        };
+        let reporter = Reporter { controller: "stoker".into(), instance: std::env::var("POD_NAME").ok() };
+        Ok(Arc::new(Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            pods: PodIndex::new(scopes.len()),
+            policies: Policies::default(),
+            host,
+            metrics: Metrics::new(),
+            client,
+            scopes,
+            pools: Mutex::default(),
+        }))
+    }
+
+    pub fn scopes(&self) -> &[Arc<Scope>] {
+        &self.scopes
+    }
+
+    /// Asks for a look at a pool.
+    pub fn trigger(&self, namespace: &str, name: &str) {
+        for scope in &self.scopes {
+            if scope.namespace.as_deref().is_none_or(|n| n == namespace) {
+                let object = ObjectRef::new(name).within(namespace);
+                // It fails only when the controller has stopped.
+                scope.trigger.unbounded_send(object).ok();
+                return;
+            }
+        }
+    }
+
+    /// What is remembered of a pool, made by `start` at the first look.
+    pub fn pool(&self, uid: &str, start: impl FnOnce() -> PoolState) -> Arc<tokio::sync::Mutex<PoolState>> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.entry(uid.to_owned()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(start()))).clone()
+    }
+
+    /// Forgets a pool that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}

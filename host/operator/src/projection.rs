@@ -1,0 +1,227 @@
+//! Between core's types and the policy contract's: what a policy gets to see, and its answer in core's terms.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use stoker_api::{BusyProbe, HotStandbyDeployment};
+use stoker_core::pod::{Phase, PodView};
+use stoker_core::pool::{Asked, Counts, LimitedBy, Previous, Snapshot};
+use stoker_core::verdict::{Judgement, PodMemories, Reading, Verdict, read};
+use stoker_policy::contract::types::{PodState, PoolIdentity};
+use stoker_policy::contract::{busyness, scaling};
+
+/// A pod that is on no node.
+const NO_NODE: u32 = u32::MAX;
+
+fn millis(t: Timestamp) -> i64 {
+    t.as_millisecond()
+}
+
+fn age(now: Timestamp, since: Timestamp) -> u64 {
+    u64::try_from(now.as_millisecond() - since.as_millisecond()).unwrap_or(0)
+}
+
+/// The pool's identity in the contract's terms.
+pub fn identity(object: &HotStandbyDeployment) -> PoolIdentity {
+    let meta = &object.metadata;
+    PoolIdentity {
+        kind: "HotStandbyDeployment".to_owned(),
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        generation: meta.generation.unwrap_or_default(),
+    }
+}
+
+/// What goes into a scaling decision beside the pods.
+pub struct ScalingContext<'a> {
+    pub object: &'a HotStandbyDeployment,
+    pub config: &'a str,
+    pub counts: &'a Counts,
+    pub template_hash: &'a str,
+    pub previous: Option<&'a Previous>,
+    pub history: &'a [(Timestamp, u32, u32)],
+    pub state: &'a [u8],
+    pub now: Timestamp,
+}
+
+/// The input of a scaling decision.
+pub fn scaling_input(snapshot: Snapshot<'_>, c: &ScalingContext<'_>) -> scaling::Input {
+    let mut nodes: HashMap<&str, u32> = HashMap::new();
+    let pods = snapshot
+        .pods
+        .iter()
+        .map(|pod| {
+            let next = nodes.len() as u32;
+            let since = snapshot.memories.get(&pod.uid).map_or(pod.created, |m| m.since);
+            scaling::Pod {
+                state: state(snapshot, pod),
+                since: millis(since),
+                age: age(c.now, pod.created),
+                node: pod.node.as_deref().map_or(NO_NODE, |n| *nodes.entry(n).or_insert(next)),
+                cordoned: false,
+                template_current: pod.template_hash.as_deref() == Some(c.template_hash),
+            }
+        })
+        .collect();
+    let spec = &c.object.spec;
+    scaling::Input {
+        now: millis(c.now),
+        pool: identity(c.object),
+        config: c.config.to_owned(),
+        minimum: spec.min_replicas,
+        maximum: spec.max_replicas,
+        idle_target: spec.idle_target,
+        counts: scaling::Counts {
+            current: c.counts.current,
+            ready: c.counts.ready,
+            starting: c.counts.starting,
+            idle: c.counts.idle,
+            busy: c.counts.busy_for_sizing,
+            claimed: 0,
+            unknown: c.counts.unknown,
+            terminating: c.counts.terminating,
+            unschedulable: c.counts.unschedulable,
+            failed: c.counts.failed,
+        },
+        demand: scaling::Demand { waiting: 0, misses: 0, oldest_wait: 0 },
+        pods,
+        history: c
+            .history
+            .iter()
+            .map(|(at, busy, total)| scaling::Sample { at: millis(*at), busy: *busy, total: *total })
+            .collect(),
+        startup: scaling::Startup { samples: 0, p50: 0, p90: 0, p99: 0 },
+        signals: Vec::new(),
+        previous: c.previous.map(|p| scaling::Previous {
+            at: millis(p.at),
+            desired: p.raw,
+            applied: p.applied,
+            limited_by: match p.limited_by {
+                LimitedBy::None => scaling::Limit::None,
+                LimitedBy::Minimum => scaling::Limit::Minimum,
+                LimitedBy::Maximum => scaling::Limit::Maximum,
+                LimitedBy::Hold => scaling::Limit::Hold,
+                LimitedBy::Paused => scaling::Limit::Paused,
+            },
+            reason: p.reason.clone(),
+        }),
+        state: c.state.to_vec(),
+        extensions: Vec::new(),
+    }
+}
+
+fn state(snapshot: Snapshot<'_>, pod: &PodView) -> PodState {
+    if pod.terminating {
+        return PodState::Terminating;
+    }
+    if pod.phase.is_terminal() {
+        return PodState::Failed;
+    }
+    match snapshot.verdict(pod) {
+        Verdict::Starting => PodState::Starting,
+        Verdict::Idle => PodState::Idle,
+        Verdict::Busy => PodState::Busy,
+        Verdict::Unknown => PodState::Unknown,
+    }
+}
+
+/// A scaling answer in core's terms. The host has checked that victims are indexes of idle pods.
+pub fn asked(snapshot: Snapshot<'_>, decision: &scaling::Decision) -> Asked {
+    let uid = |i: &u32| snapshot.pods.get(*i as usize).map(|p| p.uid.clone());
+    Asked::Policy {
+        desired: decision.desired,
+        reason: decision.reason.clone(),
+        victims: decision.victims.iter().filter_map(uid).collect(),
+    }
+}
+
+/// Keys of labels and annotations that a policy asked to see.
+pub struct Wanted<'a> {
+    pub labels: &'a [String],
+    pub annotations: &'a [String],
+}
+
+/// The input of a busyness decision.
+pub fn busyness_input(
+    object: &HotStandbyDeployment,
+    config: &str,
+    pods: &[PodView],
+    memories: &PodMemories,
+    judged: &[Judgement],
+    wanted: &Wanted<'_>,
+    now: Timestamp,
+) -> busyness::Input {
+    let pick = |map: &std::collections::BTreeMap<String, String>, keys: &[String]| {
+        keys.iter().filter_map(|k| map.get(k).map(|v| (k.clone(), v.clone()))).collect()
+    };
+    let evidence = pods
+        .iter()
+        .zip(judged)
+        .map(|(pod, says)| {
+            let memory = memories.get(&pod.uid);
+            busyness::Evidence {
+                name: pod.name.clone(),
+                phase: match pod.phase {
+                    Phase::Pending => busyness::Phase::Pending,
+                    Phase::Running => busyness::Phase::Running,
+                    Phase::Succeeded => busyness::Phase::Succeeded,
+                    Phase::Failed => busyness::Phase::Failed,
+                    Phase::Unknown => busyness::Phase::Unknown,
+                },
+                ready: pod.ready(),
+                ever_ready: stoker_core::verdict::ever_ready(pod, memory),
+                age: age(now, pod.created),
+                restarts: pod.restarts,
+                labels: pick(&pod.labels, wanted.labels),
+                annotations: pick(&pod.annotations, wanted.annotations),
+                last: memory.map(|m| (verdict_state(m.verdict), millis(m.since))),
+                probe: probe(pod, &object.spec.busy_probe),
+                probe_age: 0,
+                probe_says: verdict_state(says.verdict),
+                extensions: Vec::new(),
+            }
+        })
+        .collect();
+    busyness::Input {
+        now: millis(now),
+        pool: identity(object),
+        config: config.to_owned(),
+        pods: evidence,
+        extensions: Vec::new(),
+    }
+}
+
+fn probe(pod: &PodView, probe: &BusyProbe) -> busyness::Probe {
+    match read(pod, probe) {
+        Reading::Annotation(value) => busyness::Probe::Annotation(value),
+        Reading::Condition(value) => busyness::Probe::Condition(value),
+    }
+}
+
+fn verdict_state(v: Verdict) -> busyness::VerdictState {
+    match v {
+        Verdict::Starting => busyness::VerdictState::Starting,
+        Verdict::Idle => busyness::VerdictState::Idle,
+        Verdict::Busy => busyness::VerdictState::Busy,
+        Verdict::Unknown => busyness::VerdictState::Unknown,
+    }
+}
+
+/// Busyness answers in core's terms, one for each pod. A pod that is not Ready cannot be standby, whatever
+/// a policy says: its idle is taken as starting.
+pub fn judgements(pods: &[PodView], verdicts: Vec<busyness::Verdict>) -> Vec<Judgement> {
+    pods.iter()
+        .zip(verdicts)
+        .map(|(pod, v)| Judgement {
+            verdict: match v.state {
+                busyness::VerdictState::Starting => Verdict::Starting,
+                busyness::VerdictState::Idle if pod.ready() => Verdict::Idle,
+                busyness::VerdictState::Idle => Verdict::Starting,
+                busyness::VerdictState::Busy => Verdict::Busy,
+                busyness::VerdictState::Unknown => Verdict::Unknown,
+            },
+            reason: v.reason,
+        })
+        .collect()
+}

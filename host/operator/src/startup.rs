@@ -1,0 +1,148 @@
+//! What must hold before the operator starts, each with what to do when it does not.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ListParams};
+use kube::{Client, Config};
+use stoker_api::{CRD_REVISION, HotStandbyDeployment, keys};
+
+use crate::context::Options;
+
+const APPLY: &str = "stoker crds | kubectl apply --server-side -f -";
+
+/// Why the operator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no configuration for a cluster.
+    #[error("no cluster is configured: set KUBECONFIG, write ~/.kube/config, or run inside a cluster ({0})")]
+    NoConfig(String),
+    /// The configuration cannot be used.
+    #[error("the cluster's configuration cannot be used: {0}")]
+    BadConfig(String),
+    /// The API server does not answer.
+    #[error("the cluster at {url} does not answer: {error}; check that it runs and that the address is right")]
+    Unreachable {
+        /// Its address.
+        url: String,
+        /// What happened.
+        error: String,
+    },
+    /// A CRD is missing.
+    #[error("the cluster does not know {0}: install the CRDs with `{APPLY}`")]
+    CrdMissing(String),
+    /// A CRD is older than this binary.
+    #[error("the CRD {name} in the cluster is of revision {found}, this binary needs {CRD_REVISION}: update it with `{APPLY}`")]
+    CrdOlder {
+        /// The CRD's name.
+        name: String,
+        /// Its revision.
+        found: u32,
+    },
+    /// The account may not do what the operator must.
+    #[error("this account may not {verb} {what}{}: grant it, see the README's list of permissions ({error})", if namespace.is_empty() { " in all namespaces".to_owned() } else { format!(" in namespace {namespace}") })]
+    Forbidden {
+        /// The verb.
+        verb: &'static str,
+        /// The resource.
+        what: &'static str,
+        /// The namespace; empty = all.
+        namespace: String,
+        /// The API server's words.
+        error: String,
+    },
+    /// The policy host does not start.
+    #[error("{0}")]
+    PolicyHost(String),
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: {error}; choose another with --listen")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What happened.
+        error: std::io::Error,
+    },
+}
+
+/// Connects to the cluster of the environment: in-cluster, or the kubeconfig's current context.
+pub async fn connect() -> Result<Client, StartError> {
+    let mut config = Config::infer().await.map_err(|e| StartError::NoConfig(e.to_string()))?;
+    // The client has no read timeout of its own; watches are renewed well within this one.
+    config.read_timeout = Some(std::time::Duration::from_secs(305));
+    let url = config.cluster_url.to_string();
+    let client = Client::try_from(config).map_err(|e| StartError::BadConfig(e.to_string()))?;
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(10), client.apiserver_version()).await;
+    match asked {
+        Ok(Ok(version)) => {
+            tracing::info!(url, version = version.git_version, "connected");
+            Ok(client)
+        }
+        Ok(Err(error)) => Err(StartError::Unreachable { url, error: error.to_string() }),
+        Err(_) => Err(StartError::Unreachable { url, error: "no answer within 10 s".to_owned() }),
+    }
+}
+
+/// Checks CRDs and permissions.
+pub async fn check(client: &Client, options: &Options) -> Result<(), StartError> {
+    crds(client).await?;
+    let namespaces =
+        if options.namespaces.is_empty() { vec![String::new()] } else { options.namespaces.clone() };
+    for namespace in namespaces {
+        may::<HotStandbyDeployment>(client, &namespace, "hotstandbydeployments.stoker.dev").await?;
+        may::<k8s_openapi::api::core::v1::Pod>(client, &namespace, "pods").await?;
+        may::<k8s_openapi::api::core::v1::ConfigMap>(client, &namespace, "configmaps").await?;
+    }
+    Ok(())
+}
+
+async fn crds(client: &Client) -> Result<(), StartError> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for crd in stoker_api::crds() {
+        let name = crd.metadata.name.unwrap_or_default();
+        match api.get_metadata_opt(&name).await {
+            Ok(Some(found)) => {
+                let revision = found
+                    .metadata
+                    .annotations
+                    .as_ref()
+                    .and_then(|a| a.get(keys::CRD_REVISION)?.parse::<u32>().ok())
+                    .unwrap_or(0);
+                if revision < CRD_REVISION {
+                    return Err(StartError::CrdOlder { name, found: revision });
+                }
+                if revision > CRD_REVISION {
+                    tracing::warn!(name, revision, "the CRD is newer than this binary");
+                }
+            }
+            Ok(None) => return Err(StartError::CrdMissing(name)),
+            // An account without the right to read CRDs can still work: the listing below tells if they exist.
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                tracing::warn!(name, "this account may not read CRDs, so their revision is not checked");
+            }
+            Err(error) => {
+                return Err(StartError::Unreachable { url: "the API server".into(), error: error.to_string() });
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn may<K>(client: &Client, namespace: &str, what: &'static str) -> Result<(), StartError>
+where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug,
+{
+    let api: Api<K> =
+        if namespace.is_empty() { Api::all(client.clone()) } else { Api::namespaced(client.clone(), namespace) };
+    match api.list_metadata(&ListParams::default().limit(1)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 403 => Err(StartError::Forbidden {
+            verb: "list",
+            what,
+            namespace: namespace.to_owned(),
+            error: status.message.clone(),
+        }),
+        Err(kube::Error::Api(status)) if status.code == 404 => Err(StartError::CrdMissing(what.to_owned())),
+        Err(error) => Err(StartError::Unreachable { url: "the API server".into(), error: error.to_string() }),
+    }
+}
