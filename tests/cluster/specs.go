@@ -117,7 +117,7 @@ func (s *supervisor) controlPlane() []spec {
 				"--v=WARN",
 				"--manage-all-nodes=false",
 				"--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
-				"--node-lease-duration-seconds=40",
+				"--node-lease-duration-seconds=12",
 				"--cidr=" + simPodCIDR, "--node-ip=" + simNodeIP,
 				"--server-address=" + loopback(p.kwok),
 			},

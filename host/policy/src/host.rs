@@ -28,7 +28,8 @@ pub struct HostOptions {
     /// Calls of one policy that may wait for a thread. Default 4096: a call waits for each object,
     /// and a restart asks for all of them.
     pub max_waiting: usize,
-    /// Components that are compiled at the same time. Default 1.
+    /// Components that are compiled at the same time. Default 2, so that one which takes long does
+    /// not hold up the others.
     pub compilers: usize,
     /// Largest component. Default 32 MiB.
     pub max_component_bytes: usize,
@@ -40,7 +41,7 @@ impl Default for HostOptions {
         Self {
             threads: processors.clamp(2, 4),
             max_waiting: 4096,
-            compilers: 1,
+            compilers: 2,
             max_component_bytes: 32 << 20,
         }
     }

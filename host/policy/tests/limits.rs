@@ -114,6 +114,7 @@ async fn a_reason_outside_of_the_memory_is_refused() {
 
 #[tokio::test]
 async fn invalid_answers_are_refused_in_words() {
+    // Fields of the record at 2048 in the order of the contract; what they point to is zeros.
     let cases = [
         ("(i32.store (i32.const 2048) (i32.const 4000000000))", "desired 4000000000, at most 1000000"),
         ("(i32.store (i32.const 2056) (i32.const 1025))", "reason of 1025 bytes, at most 1024"),
@@ -134,7 +135,10 @@ async fn invalid_answers_are_refused_in_words() {
              (i32.store (i32.const 2060) (i32.const 3000)) (i32.store (i32.const 2064) (i32.const 2))",
             "victim 4 twice",
         ),
-        ("(i32.store (i32.const 2116) (i32.const 33))", "33 extensions"),
+        (
+            "(i32.store (i32.const 2112) (i32.const 4096)) (i32.store (i32.const 2116) (i32.const 33))",
+            "33 extensions",
+        ),
     ];
     for (scale, words) in cases {
         let error = scale_error(Guest { scale, ..Guest::default() }).await;

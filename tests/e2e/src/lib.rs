@@ -1,1 +1,291 @@
-//! Placeholder.
+//! What the tests against a cluster share: a namespace and an operator of its own for each test, waiting for
+//! conditions with a deadline, and telling everything that helps when one is not met.
+
+pub mod audit;
+pub mod operator;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt};
+use serde_json::{Value, json};
+use stoker_api::{HotStandbyDeployment, keys};
+
+use crate::operator::Operator;
+
+/// No condition takes longer than this on a machine that works.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// The kubeconfig of the local cluster, or the one that KUBECONFIG names.
+pub fn kubeconfig() -> PathBuf {
+    std::env::var_os("KUBECONFIG").map_or_else(|| root().join("target/cluster/kubeconfig"), PathBuf::from)
+}
+
+/// A client for the cluster.
+pub async fn client() -> Result<Client> {
+    // Whichever test comes first installs it for all.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let path = kubeconfig();
+    let read = Kubeconfig::read_from(&path)
+        .with_context(|| format!("no cluster: run `make cluster-up` ({} is missing)", path.display()))?;
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// A namespace of its own, and most often an operator for it.
+pub struct World {
+    pub client: Client,
+    pub namespace: String,
+    pub operator: Option<Operator>,
+}
+
+impl World {
+    /// A namespace with an operator.
+    pub async fn start(name: &str) -> Result<Self> {
+        let mut world = Self::without_operator(name).await?;
+        world.operator = Some(Operator::start(&world.namespace).await?);
+        Ok(world)
+    }
+
+    /// A namespace. It is left behind when a test fails, for looking at.
+    pub async fn without_operator(name: &str) -> Result<Self> {
+        let client = client().await?;
+        apply_crds(&client).await?;
+        let stamp = jiff::Timestamp::now().as_millisecond() % 100_000_000;
+        let namespace = format!("e2e-{name}-{stamp}");
+        let api: Api<Namespace> = Api::all(client.clone());
+        let object = Namespace {
+            metadata: ObjectMeta { name: Some(namespace.clone()), ..Default::default() },
+            ..Default::default()
+        };
+        api.create(&PostParams::default(), &object).await?;
+        Ok(Self { client, namespace, operator: None })
+    }
+
+    /// Ends a test that went well.
+    pub async fn finish(mut self) -> Result<()> {
+        self.operator = None;
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        api.delete(&self.namespace, &Default::default()).await?;
+        Ok(())
+    }
+
+    pub fn pools(&self) -> Api<HotStandbyDeployment> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies a pool whose spec is the smallest one with these fields over it.
+    pub async fn apply_pool(&self, name: &str, fields: Value) -> Result<HotStandbyDeployment, kube::Error> {
+        let mut object = pool(name);
+        merge(&mut object["spec"], fields);
+        let params = PatchParams::apply("e2e").force();
+        self.pools().patch(name, &params, &Patch::Apply(&object)).await
+    }
+
+    /// Changes fields of a pool's spec.
+    pub async fn patch_pool(&self, name: &str, fields: Value) -> Result<()> {
+        let patch = json!({"spec": fields});
+        self.pools().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    /// The pool.
+    pub async fn pool(&self, name: &str) -> Result<HotStandbyDeployment> {
+        Ok(self.pools().get(name).await?)
+    }
+
+    /// The pool's pods that exist and have neither ended nor are terminating, by name.
+    pub async fn alive(&self, name: &str) -> Result<Vec<Pod>> {
+        let uid = self.pool(name).await?.uid().unwrap_or_default();
+        let params = ListParams::default().labels(&format!("{}={uid}", keys::OWNER_UID));
+        let mut pods: Vec<Pod> = self.pods().list(&params).await?.items.into_iter().filter(alive).collect();
+        pods.sort_by_key(|p| p.name_any());
+        Ok(pods)
+    }
+
+    /// Sets or removes an annotation of pods.
+    pub async fn annotate(&self, pods: &[Pod], key: &str, value: Option<&str>) -> Result<()> {
+        for pod in pods {
+            let patch = json!({"metadata": {"annotations": {key: value}}});
+            self.pods().patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        }
+        Ok(())
+    }
+
+    /// Says that pods are busy, or no longer.
+    pub async fn set_busy(&self, pods: &[Pod], busy: bool) -> Result<()> {
+        self.annotate(pods, keys::DEFAULT_BUSY_ANNOTATION, Some(if busy { "true" } else { "false" })).await
+    }
+
+    /// Creates a ConfigMap with a policy, or replaces its bytes.
+    pub async fn put_policy(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let map = ConfigMap {
+            metadata: ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+            binary_data: Some([("policy.wasm".to_owned(), k8s_openapi::ByteString(bytes.to_vec()))].into()),
+            ..Default::default()
+        };
+        let params = PatchParams::apply("e2e").force();
+        api.patch(name, &params, &Patch::Apply(&map)).await?;
+        Ok(())
+    }
+
+    /// Waits until a pool's status satisfies a question.
+    pub async fn status(
+        &self,
+        name: &str,
+        what: &str,
+        ok: impl Fn(&HotStandbyDeployment) -> bool,
+    ) -> Result<HotStandbyDeployment> {
+        let began = Instant::now();
+        loop {
+            let pool = self.pool(name).await?;
+            if ok(&pool) {
+                return Ok(pool);
+            }
+            if began.elapsed() > DEADLINE {
+                bail!("{name}: not {what} after {DEADLINE:?}\n{}", self.tell(name).await);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until a pool counts so many busy, idle and total pods.
+    pub async fn counts(&self, name: &str, busy: u32, idle: u32, total: u32) -> Result<()> {
+        let what = format!("busy {busy}, idle {idle}, total {total}");
+        self.status(name, &what, |pool| {
+            pool.status.as_ref().is_some_and(|s| {
+                (s.busy_count, s.idle_count, s.total_count) == (busy, idle, total) && s.terminating_count == 0
+            })
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Checks over and over for a span that something holds.
+    pub async fn holds(&self, name: &str, span: Duration, what: &str, ok: impl Fn(&[Pod]) -> bool) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < span {
+            let pods = self.alive(name).await?;
+            if !ok(&pods) {
+                bail!("{name}: {what} did not hold\n{}", self.tell(name).await);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// The object, its pods, its Events and the operator's log.
+    pub async fn tell(&self, name: &str) -> String {
+        let mut text = String::new();
+        if let Ok(pool) = self.pool(name).await {
+            let status = serde_json::to_string_pretty(&json!({"spec": pool.spec, "status": pool.status}));
+            text += &format!("--- {name}\n{}\n", status.unwrap_or_default());
+        }
+        if let Ok(pods) = self.pods().list(&ListParams::default()).await {
+            text += "--- pods\n";
+            for pod in pods {
+                let phase = pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
+                let going = if pod.metadata.deletion_timestamp.is_some() { ", terminating" } else { "" };
+                text += &format!("{} {phase}{going} {:?}\n", pod.name_any(), pod.annotations());
+            }
+        }
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        if let Ok(events) = events.list(&ListParams::default()).await {
+            text += "--- events\n";
+            for event in events {
+                let about = event.involved_object.name.unwrap_or_default();
+                let (reason, note) = (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+                text += &format!("{about}: {reason}: {note}\n");
+            }
+        }
+        if let Some(operator) = &self.operator {
+            text += &format!("--- the operator's log\n{}\n", operator.log_tail());
+        }
+        text
+    }
+}
+
+/// Whether a pod exists and has neither ended nor is terminating.
+pub fn alive(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// The smallest pool: 2 idle, at most 10, no delay, on simulated nodes.
+pub fn pool(name: &str) -> Value {
+    json!({
+        "apiVersion": "stoker.dev/v1alpha1",
+        "kind": "HotStandbyDeployment",
+        "metadata": {"name": name},
+        "spec": {
+            "idleTarget": 2,
+            "maxReplicas": 10,
+            "scaleDownDelaySeconds": 0,
+            "selector": {"matchLabels": {"app": name}},
+            "podTemplate": {"spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{
+                    "name": "app",
+                    "image": "docker.io/local/busybox:1",
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["sleep", "infinity"],
+                }],
+            }},
+        },
+    })
+}
+
+/// Puts an object's fields over another's, deep; null removes.
+pub fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                if value.is_null() {
+                    into.remove(&key);
+                } else {
+                    merge(into.entry(key).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+async fn apply_crds(client: &Client) -> Result<()> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for crd in stoker_api::crds() {
+        let name = crd.name_any();
+        api.patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(&crd)).await?;
+        let established = kube::runtime::wait::conditions::is_crd_established();
+        let wait = kube::runtime::wait::await_condition(api.clone(), &name, established);
+        tokio::time::timeout(DEADLINE, wait).await.with_context(|| format!("{name} is not established"))??;
+    }
+    Ok(())
+}
+
+/// The condition of a pool's status, as (status, reason, message).
+pub fn condition(pool: &HotStandbyDeployment, type_: &str) -> Option<(String, String, String)> {
+    let found = pool.status.as_ref()?.conditions.iter().find(|c| c.type_ == type_)?;
+    Some((found.status.clone(), found.reason.clone(), found.message.clone()))
+}
+
+/// A component that `make policies` built.
+pub fn built_policy(name: &str) -> Result<Vec<u8>> {
+    let path = root().join(format!("target/policies/{name}.wasm"));
+    std::fs::read(&path).with_context(|| format!("run `make policies`: {} is missing", path.display()))
+}

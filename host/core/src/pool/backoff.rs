@@ -38,12 +38,7 @@ impl Backoff {
     pub fn note(&mut self, pods: &[PodView], now: Timestamp) {
         let present: HashSet<&str> = pods.iter().map(|p| p.uid.as_str()).collect();
         self.counted.retain(|uid| present.contains(uid.as_str()));
-        let held_out = pods.iter().any(|p| {
-            p.alive()
-                && self.began.is_none_or(|b| p.created > b)
-                && p.ready()
-                && p.condition("Ready").and_then(|c| c.since).is_some_and(|s| now.duration_since(s) >= HELD_OUT)
-        });
+        let held_out = self.holds_out_at(pods).is_some_and(|t| t <= now);
         if held_out && self.rounds > 0 {
             *self = Self { counted: std::mem::take(&mut self.counted), ..Self::default() };
         }
@@ -62,6 +57,18 @@ impl Backoff {
             self.waiting += 1;
             self.last = Some(format!("pod {} ended as {:?}", pod.name, pod.phase));
         }
+    }
+
+    /// When the first of the pods made since this round began will have held out, if they stay Ready.
+    pub fn holds_out_at(&self, pods: &[PodView]) -> Option<Timestamp> {
+        // Creation times have whole seconds: the round's second is compared, not its moment.
+        let made_since = |p: &&PodView| self.began.is_none_or(|b| p.created.as_second() >= b.as_second());
+        pods.iter()
+            .filter(|p| p.alive() && p.ready())
+            .filter(made_since)
+            .filter_map(|p| p.condition("Ready").and_then(|c| c.since))
+            .map(|since| since + HELD_OUT)
+            .min()
     }
 
     /// How many replacements wait, and until when.

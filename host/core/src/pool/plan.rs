@@ -141,9 +141,11 @@ pub fn plan(
         let free = free_slots(snapshot.pods, settings, allowed);
         actions.extend(free.into_iter().map(|slot| Action::Create { slot }));
     }
-    if memory.backoff.rounds > 0 {
-        // Look again when a young pod may have held out, to forget the failures.
-        wake_at = earlier(wake_at, now + super::backoff::HELD_OUT);
+    if memory.backoff.rounds > 0
+        && let Some(held_out) = memory.backoff.holds_out_at(snapshot.pods)
+    {
+        // Look again then, to forget the failures.
+        wake_at = earlier(wake_at, held_out);
     }
 
     let allowed_floor = floor.replicas.max(decision.applied);

@@ -1,0 +1,19 @@
+# The demo: a pool on the local cluster, step by step. Included by the top Makefile.
+#   make demo                        on the local test cluster, which it starts
+#   make demo DEMO_CLUSTER=current   on the cluster of your kubeconfig's current context
+#   make demo-down                   stop its operator and remove its namespace
+DEMO_CLUSTER ?= local
+DEMO_IMAGE ?= $(if $(filter current,$(DEMO_CLUSTER)),docker.io/library/busybox:stable)
+
+.PHONY: demo demo-down
+demo: export DEMO_CLUSTER := $(DEMO_CLUSTER)
+demo: export DEMO_IMAGE := $(DEMO_IMAGE)
+demo: policies build ## Show a pool at work on the local cluster (or DEMO_CLUSTER=current)
+ifneq ($(DEMO_CLUSTER),current)
+	@$(MAKE) --no-print-directory cluster-up
+endif
+	@hack/demo.sh up
+
+demo-down: export DEMO_CLUSTER := $(DEMO_CLUSTER)
+demo-down: ## Stop the demo and remove what it made
+	@hack/demo.sh down

@@ -1,0 +1,62 @@
+//! The operator dies at any moment, and nothing is made twice or taken from its work.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+use stoker_api::keys;
+use stoker_e2e::World;
+use stoker_e2e::audit::{PodEvent, peak, pod_events};
+
+const KILLS: u64 = 20;
+const MAXIMUM: u32 = 12;
+
+#[tokio::test]
+async fn i1_i2_hold_when_the_operator_is_killed_at_random_moments() -> Result<()> {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7);
+    println!("SEED={seed}");
+    let mut random = Random(seed);
+    let mut world = World::start("kills").await?;
+    world.apply_pool("game", json!({"idleTarget": 4, "maxReplicas": MAXIMUM})).await?;
+    world.counts("game", 0, 4, 4).await?;
+
+    for kill in 0..KILLS {
+        // Up and down by turns, so that kills fall into both.
+        let pods = world.alive("game").await?;
+        let busy = kill % 2 == 0;
+        let some = if busy { pods.len().min(6) } else { pods.len() };
+        world.set_busy(&pods[..some], busy).await?;
+        // The kill comes while the operator is at it: that is what a random moment means here.
+        tokio::time::sleep(Duration::from_millis(random.below(120))).await;
+        world.operator.as_mut().unwrap().restart()?;
+        tokio::time::sleep(Duration::from_millis(random.below(600))).await;
+    }
+    let pods = world.alive("game").await?;
+    world.set_busy(&pods, false).await?;
+    world.counts("game", 0, 4, 4).await?;
+
+    let events = pod_events(&world.namespace, keys::DEFAULT_BUSY_ANNOTATION)?;
+    let created = events.iter().filter(|e| matches!(e, PodEvent::Created { .. })).count();
+    assert!(created > 8, "the kills fell into real work: {created} pods were made");
+    let killed_at_work: Vec<_> = events.iter().filter(|e| matches!(e, PodEvent::Deleted { busy: true, .. })).collect();
+    assert!(killed_at_work.is_empty(), "I1: {killed_at_work:?}");
+    let (most, twice) = peak(&events);
+    assert!(most <= MAXIMUM as usize, "I2: {most} pods at a time, at most {MAXIMUM} are allowed");
+    assert!(twice.is_empty(), "I2: made twice: {twice:?}");
+    world.finish().await
+}
+
+/// Numbers from a seed (xorshift64*): reproducible is all they must be.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut x = self.0;
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
+    }
+}
