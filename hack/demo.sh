@@ -72,7 +72,7 @@ start_time() { # start_time PID: when the process started, in ticks since boot; 
 
 operator_pid() { # prints the PID of the operator that this script started, if it still runs
 	local pid started
-	read -r pid started <"$PID_FILE" 2>/dev/null || return 1
+	[ -e "$PID_FILE" ] && read -r pid started <"$PID_FILE" || return 1
 	[ -n "$started" ] && [ "$(start_time "$pid")" = "$started" ] && echo "$pid"
 }
 
@@ -112,9 +112,10 @@ start_operator() {
 watcher=
 watch_pods() {
 	: >"$PODS"
-	(
+	{
 		declare -A ready=()
-		k get pods -l "hsd.paia.tech/name=$POOL" --watch --output-watch-events \
+		# exec, so that killing this end of the pipe kills kubectl itself.
+		exec kubectl -n "$NAMESPACE" get pods -l "hsd.paia.tech/name=$POOL" --watch --output-watch-events \
 			-o 'jsonpath={.type}|{.object.metadata.name}|{.object.metadata.deletionTimestamp}|{.object.status.conditions[?(@.type=="Ready")].status}{"\n"}' |
 			while IFS='|' read -r type name deleted is_ready; do
 				if [ "$type" = DELETED ] || [ -n "$deleted" ]; then
@@ -126,11 +127,11 @@ watch_pods() {
 				for r in "${ready[@]}"; do [ "$r" != True ] || up=$((up + 1)); done
 				echo "$(now) ${#ready[@]} $up"
 			done >>"$PODS"
-	) 2>>"$DIR/watch.log" &
+	} 2>>"$DIR/watch.log" &
 	watcher=$!
 }
 
-# The watch is a pipeline in a subshell: its kubectl is found as the subshell's child.
+# The watch is a pipeline in a subshell: kubectl is one of the subshell's children.
 end_watch() {
 	local child
 	[ -n "$watcher" ] || return 0
@@ -194,8 +195,9 @@ up() {
 	kubectl get --raw /readyz >/dev/null || { echo "demo: the cluster does not answer; see 'kubectl cluster-info'" >&2; exit 1; }
 	mkdir -p "$DIR"
 	if [ "$DEMO_CLUSTER" = current ]; then
-		echo "Cluster: $(kubectl config current-context). The demo installs the CRDs and works in namespace $NAMESPACE only."
+		echo "The cluster is $(kubectl config current-context 2>/dev/null || echo "that of the environment"); the demo adds the CRDs to it, and works in one namespace."
 	fi
+	echo "What follows a \$ is what you could type yourself. Each kubectl also gets: -n $NAMESPACE"
 
 	step "Install the custom resource definitions, start the operator"
 	shown "stoker crds | kubectl apply --server-side -f -"
@@ -251,17 +253,19 @@ up() {
 	for name in "${names[@]:0:2}"; do
 		[ -z "$(k get pod "$name" -o jsonpath='{.metadata.deletionTimestamp}')" ] || fail "the busy pod $name is being deleted"
 	done
-	say "→ left: $(pods), the two busy ones"
+	say "→ left are $(pods), the two busy ones, although the maximum is 1"
+	show_pool
 
-	step "Fifteen busy pods, one idle; then a policy of one's own decides, from a ConfigMap"
-	run k patch hsd "$POOL" --type=merge -p '{"spec":{"maxReplicas":50,"idleTarget":15}}'
-	await_status 17 '{.status.totalCount}'
+	step "Fifteen busy pods and one idle; who decides so is now a policy in a ConfigMap"
+	run k patch hsd "$POOL" --type=merge -p '{"spec":{"maxReplicas":50,"idleTarget":14}}'
+	await_status '16 0' '{.status.totalCount} {.status.startingCount}'
 	read -ra names <<<"$(pods)"
-	k annotate pod "${names[@]:0:15}" --overwrite "$BUSY=true" >/dev/null
 	show_put_policy "$POLICIES/buffer.wasm"
 	put_policy "$POLICIES/buffer.wasm" >/dev/null
 	shown "kubectl patch hsd $POOL --type=merge -p '{\"spec\":{\"idleTarget\":1,\"policy\":{\"configMap\":{\"name\":\"$CONFIG_MAP\"}}}}'"
 	k patch hsd "$POOL" --type=merge -p "{\"spec\":{\"idleTarget\":1,\"policy\":{\"configMap\":{\"name\":\"$CONFIG_MAP\"}}}}" >/dev/null
+	# Within the delay, so that none of the sixteen goes.
+	k annotate pod "${names[@]:0:15}" --overwrite "$BUSY=true" >/dev/null
 	await_status "15 1 configMap/$CONFIG_MAP/policy.wasm" '{.status.busyCount} {.status.idleCount} {.status.lastDecision.by}'
 	show_pool
 

@@ -114,6 +114,14 @@ func runKwok(args []string) int {
 		fmt.Fprintln(os.Stderr, "kwok:", err)
 		return 1
 	}
+	if kubeconfig := os.Getenv("STOKER_REAP"); kubeconfig != "" {
+		go func() {
+			if err := reap(ctx, kubeconfig); err != nil {
+				fmt.Fprintln(os.Stderr, "kwok: the reaper:", err)
+				os.Exit(1)
+			}
+		}()
+	}
 	c := kwok.NewCommand(ctx)
 	c.Version = "" // its --version would collide with the one that Kubernetes' packages define
 	c.PersistentFlags().AddFlagSet(flags)

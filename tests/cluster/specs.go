@@ -121,6 +121,7 @@ func (s *supervisor) controlPlane() []spec {
 				"--cidr=" + simPodCIDR, "--node-ip=" + simNodeIP,
 				"--server-address=" + loopback(p.kwok),
 			},
+			env:   []string{"STOKER_REAP=" + l.partConfig("kwok")},
 			ready: s.httpOK(fmt.Sprintf("http://127.0.0.1:%d/healthz", p.kwok)), waits: "/healthz",
 		},
 	}

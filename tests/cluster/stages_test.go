@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,8 +17,6 @@ import (
 	kwokconfig "sigs.k8s.io/kwok/pkg/config"
 	"sigs.k8s.io/kwok/pkg/utils/gotpl"
 	"sigs.k8s.io/kwok/pkg/utils/lifecycle"
-
-	"encoding/json"
 )
 
 func loadStages(t testing.TB) lifecycle.Lifecycle {
@@ -108,9 +107,8 @@ func TestEveryStateOfASimulatedPodHasAtMostOneNextStage(t *testing.T) {
 		{"ended", simulatedPod(corev1.PodSucceeded, no, set("phase", "Succeeded")), ""},
 		{"deleted while running", deleted(simulatedPod(corev1.PodRunning, yes, nil), 30), "pod-terminate"},
 		{"deleted while running, told to fail", deleted(simulatedPod(corev1.PodRunning, yes, set("phase", "Failed")), 30), "pod-terminate"},
-		{"deleted and ended", deleted(simulatedPod(corev1.PodFailed, no, nil), 30), "pod-delete"},
-		{"deleted before it started", deleted(simulatedPod(corev1.PodPending, no, nil), 30), "pod-delete"},
-		{"being removed already", deleted(simulatedPod(corev1.PodFailed, no, nil), 0), ""},
+		{"deleted and ended", deleted(simulatedPod(corev1.PodFailed, no, nil), 30), ""},
+		{"deleted before it started", deleted(simulatedPod(corev1.PodPending, no, nil), 30), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			found := next(t, stages, c.pod)
@@ -162,6 +160,24 @@ func TestStagesLeadToTheStatusThatAnnotationsAskFor(t *testing.T) {
 				t.Errorf("state %+v, want exit code %d", status.State, c.exitCode)
 			}
 		})
+	}
+}
+
+func TestOnlyDeletedPodsThatRunNoMoreAreRemoved(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		pod  *corev1.Pod
+		want bool
+	}{
+		{"ended", deleted(simulatedPod(corev1.PodFailed, "", nil), 30), true},
+		{"never started", deleted(simulatedPod(corev1.PodPending, "", nil), 30), true},
+		{"still running", deleted(simulatedPod(corev1.PodRunning, "True", nil), 30), false},
+		{"being removed already", deleted(simulatedPod(corev1.PodFailed, "", nil), 0), false},
+		{"not deleted", simulatedPod(corev1.PodFailed, "", nil), false},
+	} {
+		if got := reapable(c.pod); got != c.want {
+			t.Errorf("%s: %t, want %t", c.name, got, c.want)
+		}
 	}
 }
 

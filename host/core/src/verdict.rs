@@ -48,7 +48,7 @@ pub struct PodMemory {
     pub verdict: Verdict,
     /// Since when.
     pub since: Timestamp,
-    /// The last clear answer: busy (true) or idle (false). Sizing uses it while the verdict is unknown (I3).
+    /// The last clear answer: busy (true) or not (false). Sizing uses it while the verdict is unknown (I3).
     pub last_clear: Option<bool>,
 }
 
@@ -117,7 +117,8 @@ fn judge_parts(pod: &PodView, probe: &BusyProbe, memory: Option<&PodMemory>) -> 
     if pod.phase == Phase::Unknown || pod.condition("Ready").is_some_and(|c| c.status == "Unknown") {
         return (Verdict::Unknown, "the pod's node does not answer".to_owned());
     }
-    if !pod.ready() && !(readiness_is_inverted(probe) && ever_ready(pod, memory)) {
+    let idle_unready = readiness_is_inverted(probe) && ever_ready(pod, memory);
+    if !pod.ready() && !idle_unready {
         return (Verdict::Starting, "not Ready".to_owned());
     }
     (Verdict::Idle, "Ready and not busy".to_owned())
@@ -145,8 +146,9 @@ pub fn remember(memories: &mut PodMemories, pods: &[PodView], judgements: &[Judg
             since: old.filter(|m| m.verdict == verdict).map_or(now, |m| m.since),
             last_clear: match verdict {
                 Verdict::Busy => Some(true),
+                // Starting is clear, too: a pod that works says so, Ready or not.
                 Verdict::Idle => Some(false),
-                Verdict::Unknown | Verdict::Starting => old.and_then(|m| m.last_clear),
+                _ => old.and_then(|m| m.last_clear),
             },
         };
         memories.insert(pod.uid.clone(), new);

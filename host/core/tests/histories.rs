@@ -50,8 +50,8 @@ fn says() -> impl Strategy<Value = Says> {
 
 fn happens() -> impl Strategy<Value = Happens> {
     use Happens::{
-        Acts, Deleted, Ends, Flips, Forced, Gone, Looks, NodeLost, Outage, Policy, Ready, Respecified, Restarts,
-        Scheduled, Sees, Time, Unready,
+        Acts, Deleted, Ends, Flips, Forced, Gone, Looks, NodeLost, Outage, Policy, Ready, Respecified,
+        Restarts, Scheduled, Sees, Time, Unready,
     };
     let value = prop_oneof![3 => Just("true"), 1 => Just("TRUE"), 3 => Just("false"), 1 => Just("")];
     prop_oneof![
@@ -188,7 +188,7 @@ fn rest(cluster: &mut Cluster) {
 }
 
 fn config() -> ProptestConfig {
-    ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {
@@ -262,7 +262,7 @@ proptest! {
         let mut ended = 0;
         let mut created = 0;
         for what in during {
-            use Happens::{Acts, Flips, Gone, Looks, NodeLost, Ready, Scheduled, Sees, Time, Ends};
+            use Happens::{Acts, Ends, Flips, Gone, Looks, NodeLost, Ready, Scheduled, Sees, Time};
             if !matches!(
                 what,
                 Acts(_) | Flips(..) | Gone(_) | Looks(_) | NodeLost(_) | Ready(_) | Scheduled(_) | Sees(..) | Time(_) | Ends(..)

@@ -121,7 +121,13 @@ impl World {
     pub async fn annotate(&self, pods: &[Pod], key: &str, value: Option<&str>) -> Result<()> {
         for pod in pods {
             let patch = json!({"metadata": {"annotations": {key: value}}});
-            self.pods().patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?;
+            match self.pods().patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
+                // A pod that was seen may have been removed since; counts tell whether that was right.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => {
+                    other?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,0 +1,280 @@
+// Tests of what needs no cluster: state, certificates, configuration, image archives, mounts.
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
+)
+
+func TestTwoCheckoutsShareNothing(t *testing.T) {
+	a, b := newLayout("/home/a/target/cluster"), newLayout("/home/b/target/cluster")
+	if a.namespace() == b.namespace() || a.short() == b.short() {
+		t.Errorf("%q and %q have the same names", a.dir, b.dir)
+	}
+	if len(a.containerdSocket()) > 60 {
+		t.Errorf("%s leaves too little of a socket path's 107 bytes", a.containerdSocket())
+	}
+}
+
+func TestAStateIsReadAsItWasWritten(t *testing.T) {
+	l := newLayout(t.TempDir())
+	if s, err := readState(l.stateFile()); s != nil || err != nil {
+		t.Fatalf("no state file: %v, %v", s, err)
+	}
+	me, ok := identify(os.Getpid())
+	if !ok {
+		t.Fatal("I do not find myself")
+	}
+	written := state{Phase: phaseReady, Supervisor: me, Port: 7, Parts: map[string]partState{"etcd": {process: me, Restarts: 2}}}
+	if err := writeState(l.stateFile(), &written); err != nil {
+		t.Fatal(err)
+	}
+	read, err := readState(l.stateFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if read.Supervisor != me || read.Parts["etcd"].Restarts != 2 || !read.Parts["etcd"].alive() {
+		t.Errorf("%+v", read)
+	}
+}
+
+func TestAReusedProcessIdIsNotOurs(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	real, _ := identify(cmd.Process.Pid)
+	other := real
+	other.Start++
+	other.signal(syscall.SIGKILL)
+	if !real.alive() || other.alive() {
+		t.Error("a process with another start time was taken for ours")
+	}
+	real.signal(syscall.SIGKILL)
+	go cmd.Wait()
+	if !real.waitGone(5 * time.Second) {
+		t.Error("still there")
+	}
+}
+
+func TestTheStartTimeIsFoundBehindAnyProgramName(t *testing.T) {
+	stat := "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"
+	start, zombie, err := parseStat([]byte(stat))
+	if start != 4711 || zombie || err != nil {
+		t.Errorf("%d %t %v", start, zombie, err)
+	}
+	if _, zombie, _ := parseStat([]byte(strings.Replace(stat, ") S", ") Z", 1))); !zombie {
+		t.Error("a zombie counts as alive")
+	}
+}
+
+func TestTheServingCertificateHoldsForEveryWayToTheServer(t *testing.T) {
+	l := newLayout(t.TempDir())
+	if err := ensurePKI(l); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := readCertificate(l.pki("ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := readCertificate(l.pki("apiserver.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(ca)
+	for _, name := range []string{"127.0.0.1", "localhost", nodeIP, serviceIP, "kubernetes.default.svc"} {
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: name}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := ensurePKI(l); err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := readCertificate(l.pki("apiserver.crt")); !again.Equal(leaf) {
+		t.Error("a second call made another certificate")
+	}
+	if err := writeKubeconfigs(l, 4711); err != nil {
+		t.Fatal(err)
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", l.kubeconfig())
+	if err != nil || config.Host != "https://127.0.0.1:4711" || len(config.CertData) == 0 {
+		t.Errorf("kubeconfig: %v, %v", config, err)
+	}
+}
+
+func TestServiceAndPodAddressesDoNotOverlap(t *testing.T) {
+	var networks []*net.IPNet
+	for _, cidr := range []string{nodeCIDR, realPodCIDR, simPodCIDR, serviceCIDR} {
+		_, network, err := net.ParseCIDR(cidr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, other := range networks {
+			if network.Contains(other.IP) || other.Contains(network.IP) {
+				t.Errorf("%s and %s", network, other)
+			}
+		}
+		networks = append(networks, network)
+	}
+}
+
+func TestConfigurationsAreFilledAndReadable(t *testing.T) {
+	l := newLayout(t.TempDir())
+	if err := writeConfigs(l, "/usr/sbin/runc"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"scheduler.yaml", "kubelet.yaml", "kube-proxy.yaml", "audit-policy.yaml", "cni/10-stoker.conflist"} {
+		content, err := os.ReadFile(l.config(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var parsed map[string]any
+		if err := yaml.UnmarshalStrict(content, &parsed); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if strings.Contains(string(content), "{{") {
+			t.Errorf("%s is not filled", name)
+		}
+	}
+}
+
+func TestAnImageArchiveIsCompleteAndAlwaysTheSame(t *testing.T) {
+	i := busyboxFiles([]byte("program"), []string{"bin/busybox", "bin/sh", "usr/bin/wget"})
+	var first, second bytes.Buffer
+	if err := i.write(&first); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.write(&second); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(first.Bytes(), second.Bytes()) {
+		t.Error("two archives of the same image differ")
+	}
+	outer := untar(t, first.Bytes())
+	var manifest []struct {
+		Config           string
+		RepoTags, Layers []string
+	}
+	if err := json.Unmarshal(outer["manifest.json"].content, &manifest); err != nil {
+		t.Fatal(err)
+	}
+	if manifest[0].RepoTags[0] != busyboxImage {
+		t.Errorf("tag %v", manifest[0].RepoTags)
+	}
+	layer := outer[manifest[0].Layers[0]].content
+	if !bytes.Contains(outer[manifest[0].Config].content, []byte("sha256:"+digest(layer))) {
+		t.Error("the configuration does not name the layer's digest")
+	}
+	files := untar(t, layer)
+	if f := files["bin/busybox"]; string(f.content) != "program" || f.mode != 0o755 {
+		t.Errorf("busybox: %+v", f)
+	}
+	if files["usr/bin/wget"].link != "/bin/busybox" {
+		t.Error("no link for an applet")
+	}
+	for _, folder := range []string{"bin/", "usr/", "usr/bin/", "tmp/"} {
+		if _, ok := files[folder]; !ok {
+			t.Errorf("no folder %s", folder)
+		}
+	}
+}
+
+func untar(t *testing.T, data []byte) map[string]imageFile {
+	t.Helper()
+	files := map[string]imageFile{}
+	for archive := tar.NewReader(bytes.NewReader(data)); ; {
+		header, err := archive.Next()
+		if err == io.EOF {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[header.Name] = imageFile{content: content, link: header.Linkname, mode: header.Mode}
+	}
+}
+
+func TestAnImageIsBuiltFromTheFilesGiven(t *testing.T) {
+	i, err := parseBuild([]string{"docker.io/local/gate:1", "--file", os.Args[0] + ":/gate", "--env", "A=b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i.entrypoint[0] != "/gate" || !slices.Contains(i.env, "A=b") {
+		t.Errorf("%+v", i.entrypoint)
+	}
+	for _, args := range [][]string{
+		{}, {"gate"}, {"docker.io/local/gate:1"}, {"docker.io/local/gate:1", "--file", "nowhere"},
+	} {
+		if _, err := parseBuild(args); err == nil {
+			t.Errorf("%v was taken", args)
+		}
+	}
+}
+
+func TestOnlyOwnMountsAreUnmountedTheInnermostFirst(t *testing.T) {
+	table := `1 0 8:1 / / rw - ext4 /dev/sda rw
+2 1 0:1 / /c/data/kubelet/pods/a rw - tmpfs t rw
+3 2 0:2 / /c/data/kubelet/pods/a/inner\040one rw - tmpfs t rw
+4 1 0:3 / /c/database rw - tmpfs t rw
+5 1 0:4 / /run/x/containerd/b rw - overlay o rw`
+	got := mountsBelow(table, []string{"/c/data", "/run/x"})
+	want := []string{"/c/data/kubelet/pods/a/inner one", "/c/data/kubelet/pods/a", "/run/x/containerd/b"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestTheRelayPassesOnAHalfClosedConnection(t *testing.T) {
+	// given a server that answers only when the client has ended its request
+	server, err := net.Listen("tcp4", loopback(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		conn, err := server.Accept()
+		if err != nil {
+			return
+		}
+		request, _ := io.ReadAll(conn)
+		_, _ = conn.Write(append([]byte("got "), request...))
+		conn.Close()
+	}()
+	front, err := net.Listen("tcp4", loopback(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer front.Close()
+	go relay(front, nil, server.Addr().(*net.TCPAddr).Port)
+	// when the client ends its side
+	conn, err := net.Dial("tcp4", front.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = conn.Write([]byte("hello"))
+	_ = conn.(*net.TCPConn).CloseWrite()
+	// then the answer still arrives
+	answer, _ := io.ReadAll(conn)
+	if string(answer) != "got hello" {
+		t.Errorf("%q", answer)
+	}
+}
