@@ -55,7 +55,7 @@ fail() { # fail WORDS... : says what is known, so that nobody has to guess
 		echo "--- its pods"
 		k get pods -l "hsd.paia.tech/name=$POOL" -o wide
 		echo "--- its Events"
-		k get events.events.k8s.io --field-selector "regarding.name=$POOL"
+		k get events.events.k8s.io --field-selector "regarding.uid=$(k get hsd "$POOL" -o jsonpath='{.metadata.uid}')"
 		echo "--- the end of $LOG"
 		tail -n 20 "$LOG"
 		echo
@@ -243,7 +243,8 @@ up() {
 
 	read -ra names <<<"$(pods)"
 	step "A maximum of 1 while two are busy: the idle ones go, a busy one never does"
-	shown "kubectl annotate pod ${names[*]:0:2} $BUSY=true; kubectl patch hsd $POOL --type=merge -p '{\"spec\":{\"maxReplicas\":1}}'"
+	shown "kubectl annotate pod ${names[*]:0:2} $BUSY=true"
+	shown "kubectl patch hsd $POOL --type=merge -p '{\"spec\":{\"maxReplicas\":1}}'"
 	k annotate pod "${names[@]:0:2}" "$BUSY=true" >/dev/null
 	await_status 5 '{.status.totalCount}'
 	run k patch hsd "$POOL" --type=merge -p '{"spec":{"maxReplicas":1}}'
@@ -257,6 +258,7 @@ up() {
 	show_pool
 
 	step "Fifteen busy pods and one idle; who decides so is now a policy in a ConfigMap"
+	shown "kubectl patch hsd $POOL --type=merge -p '{\"spec\":{\"maxReplicas\":50,\"idleTarget\":14}}'"
 	run k patch hsd "$POOL" --type=merge -p '{"spec":{"maxReplicas":50,"idleTarget":14}}'
 	await_status '16 0' '{.status.totalCount} {.status.startingCount}'
 	read -ra names <<<"$(pods)"
@@ -265,6 +267,7 @@ up() {
 	shown "kubectl patch hsd $POOL --type=merge -p '{\"spec\":{\"idleTarget\":1,\"policy\":{\"configMap\":{\"name\":\"$CONFIG_MAP\"}}}}'"
 	k patch hsd "$POOL" --type=merge -p "{\"spec\":{\"idleTarget\":1,\"policy\":{\"configMap\":{\"name\":\"$CONFIG_MAP\"}}}}" >/dev/null
 	# Within the delay, so that none of the sixteen goes.
+	shown "kubectl annotate pod POD… $BUSY=true     (fifteen of the sixteen)"
 	k annotate pod "${names[@]:0:15}" --overwrite "$BUSY=true" >/dev/null
 	await_status "15 1 configMap/$CONFIG_MAP/policy.wasm" '{.status.busyCount} {.status.idleCount} {.status.lastDecision.by}'
 	show_pool
@@ -278,7 +281,7 @@ up() {
 	[ "$(operator_pid)" = "$pid" ] || fail "the operator is not process $pid any more"
 	say "The operator is still process $pid: no restart."
 
-	step "A broken policy: what worked goes on deciding, and the pool says what is wrong"
+	step "A broken policy (README.md is none): what worked goes on deciding, and the pool says what is wrong"
 	show_put_policy README.md
 	run put_policy README.md
 	await_status False '{.status.conditions[?(@.type=="PolicyHealthy")].status}'

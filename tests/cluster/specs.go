@@ -193,7 +193,7 @@ func (s *supervisor) unixAccepts(socket string) func(context.Context) error {
 	}
 }
 
-// path is what parts find programs in; a part's environment is otherwise empty, so that nothing of
+// partEnvironment is all that a part gets to see of the environment, so that nothing of
 // the caller's (proxies, KUBECONFIG) leaks into the cluster.
 func partEnvironment(l layout) []string {
 	path := strings.Join([]string{l.path("bin"), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}, ":")

@@ -1,4 +1,6 @@
 //! HotStandbyDeployment: a pool of pods of which some are always idle and Ready.
+// Clippy takes the columns' repeated keys for repeated attributes.
+#![allow(clippy::duplicated_attributes)]
 
 use std::collections::BTreeMap;
 
@@ -31,7 +33,11 @@ use crate::{BusyProbe, DecisionSummary, PodTemplate, PolicyRef, PolicyStatus};
     printcolumn(name = "Idle", type_ = "integer", json_path = ".status.idleCount"),
     printcolumn(name = "Total", type_ = "integer", json_path = ".status.totalCount"),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredReplicas"),
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Policy", type_ = "string", json_path = ".status.lastDecision.by", priority = 1),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.lastDecision.reason", priority = 1)

@@ -33,7 +33,10 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&args.log)
         .map_err(|e| anyhow::anyhow!("--log {}: {e}; write for example info or debug", args.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match args.log_format {
         LogFormat::Json => log.json().flatten_event(true).init(),
         LogFormat::Text => log.with_target(false).init(),

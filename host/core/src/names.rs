@@ -17,7 +17,12 @@ pub fn short_hash(parts: &[&[u8]], length: usize) -> String {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
-    hasher.finalize().iter().take(length).map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()])).collect()
+    hasher
+        .finalize()
+        .iter()
+        .take(length)
+        .map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]))
+        .collect()
 }
 
 /// The name of the pod in a slot of a pool: `<pool>-<hash of the pool's UID>-<slot>`, the pool's name cut where

@@ -147,8 +147,8 @@ pub fn remember(memories: &mut PodMemories, pods: &[PodView], judgements: &[Judg
             last_clear: match verdict {
                 Verdict::Busy => Some(true),
                 // Starting is clear, too: a pod that works says so, Ready or not.
-                Verdict::Idle => Some(false),
-                _ => old.and_then(|m| m.last_clear),
+                Verdict::Idle | Verdict::Starting => Some(false),
+                Verdict::Unknown => old.and_then(|m| m.last_clear),
             },
         };
         memories.insert(pod.uid.clone(), new);

@@ -1,6 +1,5 @@
 //! Random histories: whatever happens in a cluster, and however late an operator sees it, the invariants hold,
 //! and when nothing happens any more the pool comes to rest at its target.
-#![allow(clippy::unwrap_used)]
 
 mod fixtures;
 

@@ -77,7 +77,12 @@ fn pod(object: &HotStandbyDeployment, slot: u32, hash: &str) -> Value {
     })
 }
 
-async fn post(context: &Context, namespace: &str, body: &Value, dry_run: bool) -> Result<SlimPod, kube::Error> {
+async fn post(
+    context: &Context,
+    namespace: &str,
+    body: &Value,
+    dry_run: bool,
+) -> Result<SlimPod, kube::Error> {
     let request = Request::new(Pod::url_path(&(), Some(namespace)));
     let params = PostParams { dry_run, field_manager: Some("stoker".to_owned()) };
     let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
@@ -102,7 +107,9 @@ pub async fn create(context: &Context, object: &HotStandbyDeployment, slot: u32,
             let name = body["metadata"]["name"].as_str().unwrap_or_default();
             existing(context, object, namespace, name).await
         }
-        Err(kube::Error::Api(s)) if matches!(s.code, 400 | 403 | 404 | 422) => Created::Refused(s.message.clone()),
+        Err(kube::Error::Api(s)) if matches!(s.code, 400 | 403 | 404 | 422) => {
+            Created::Refused(s.message.clone())
+        }
         Err(error) => Created::Failed(error),
     };
     context.metrics.created(match &outcome {

@@ -76,7 +76,8 @@ pub struct Context {
 
 impl Context {
     pub fn new(client: Client, options: Options) -> Result<Arc<Self>, StartError> {
-        let host = PolicyHost::new(HostOptions::default()).map_err(|e| StartError::PolicyHost(e.to_string()))?;
+        let host =
+            PolicyHost::new(HostOptions::default()).map_err(|e| StartError::PolicyHost(e.to_string()))?;
         let scopes: Vec<_> = if options.namespaces.is_empty() {
             vec![Scope::new(None)]
         } else {

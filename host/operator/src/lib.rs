@@ -38,7 +38,11 @@ use crate::context::Context;
 ///
 /// # Errors
 /// When the cluster cannot be used, in words that say what to do.
-pub async fn run(client: kube::Client, options: Options, stop: watch::Receiver<bool>) -> Result<(), StartError> {
+pub async fn run(
+    client: kube::Client,
+    options: Options,
+    stop: watch::Receiver<bool>,
+) -> Result<(), StartError> {
     startup::check(&client, &options).await?;
     let listen = options.listen.clone();
     let context = Context::new(client.clone(), options)?;
@@ -74,7 +78,11 @@ async fn control(context: Arc<Context>, scope: Arc<context::Scope>, mut stop: wa
         .await;
 }
 
-fn on_error(object: Arc<HotStandbyDeployment>, error: &pool::ReconcileError, context: Arc<Context>) -> Action {
+fn on_error(
+    object: Arc<HotStandbyDeployment>,
+    error: &pool::ReconcileError,
+    context: Arc<Context>,
+) -> Action {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let name = object.metadata.name.as_deref().unwrap_or_default();
     tracing::warn!(kind = "HotStandbyDeployment", namespace, name, %error, "reconcile failed, trying again");

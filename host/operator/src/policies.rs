@@ -123,7 +123,13 @@ impl Policies {
         });
     }
 
-    fn finish(&self, context: &Arc<Context>, source: &Source, load: u64, outcome: Result<Arc<Policy>, Failure>) {
+    fn finish(
+        &self,
+        context: &Arc<Context>,
+        source: &Source,
+        load: u64,
+        outcome: Result<Arc<Policy>, Failure>,
+    ) {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(source).filter(|e| e.load == load) else { return };
         match outcome {

@@ -19,7 +19,7 @@ use stoker_core::pool::decision::{Bounds, decide};
 use stoker_core::pool::plan::{Action as Step, Settings, plan};
 use stoker_core::pool::status::{Facts, differs, status};
 use stoker_core::pool::{Asked, Counts, Memory, Snapshot};
-use stoker_core::verdict::{Judgement, Verdict, judge, remember};
+use stoker_core::verdict::{Judgement, Verdict, ever_ready, judge, remember};
 use stoker_policy::{Limits, Policy};
 
 use crate::apply::{self, Created};
@@ -111,7 +111,8 @@ impl PoolState {
             }
         }
         let gone = |made: &PodView| pods.iter().any(|p| p.name == made.name);
-        let unseen: Vec<PodView> = self.made.iter().filter(|(_, m)| !gone(m)).map(|(_, m)| m.clone()).collect();
+        let unseen: Vec<PodView> =
+            self.made.iter().filter(|(_, m)| !gone(m)).map(|(_, m)| m.clone()).collect();
         pods.extend(unseen);
         pods
     }
@@ -208,7 +209,8 @@ pub async fn reconcile(
     let until = |t: Timestamp| Duration::try_from(t.duration_since(Timestamp::now())).unwrap_or_default();
     let retry = (state.failures > 0).then(|| Duration::from_secs(1 << state.failures.min(6)));
     let refused = state.refused.as_ref().map(|(t, _)| until(*t));
-    let wake = [plan.wake_at.map(until), status_wake, policy_wake, retry, refused].into_iter().flatten().min();
+    let wake =
+        [plan.wake_at.map(until), status_wake, policy_wake, retry, refused].into_iter().flatten().min();
     // A moment more than asked, so that the look comes after what it waits for.
     Ok(wake.map_or_else(Action::await_change, |w| Action::requeue(w + Duration::from_millis(2))))
 }
@@ -306,21 +308,15 @@ async fn judge_pods(
     now: Timestamp,
 ) -> (Vec<Judgement>, Option<String>) {
     let probe = &object.spec.busy_probe;
-    let by_probe: Vec<Judgement> = pods.iter().map(|p| judge(p, probe, state.memory.pods.get(&p.uid))).collect();
+    let by_probe: Vec<Judgement> =
+        pods.iter().map(|p| judge(p, probe, state.memory.pods.get(&p.uid))).collect();
     let Some(active) = state.active.as_ref().filter(|a| a.policy.exports().busyness) else {
         return (by_probe, None);
     };
     let info = active.policy.info();
     let wanted = Wanted { labels: &info.wanted_labels, annotations: &info.wanted_annotations };
-    let input = projection::busyness_input(
-        object,
-        &active.config,
-        pods,
-        &state.memory.pods,
-        &by_probe,
-        &wanted,
-        now,
-    );
+    let input =
+        projection::busyness_input(object, &active.config, pods, &state.memory.pods, &by_probe, &wanted, now);
     match context.host.classify(&active.policy, limits(object), input).await {
         Ok(answer) => {
             context.metrics.policy_called("classify", "ok", Some(answer.took));
@@ -329,12 +325,19 @@ async fn judge_pods(
         Err(error) => {
             context.metrics.policy_called("classify", error.kind(), None);
             let words = error.to_string();
-            // A pod that has not been Ready is starting whoever is asked; of the others nothing is known (I3).
-            let unknown = by_probe
-                .into_iter()
-                .map(|j| match j.verdict {
-                    Verdict::Starting => j,
-                    _ => Judgement { verdict: Verdict::Unknown, reason: words.clone() },
+            // A pod that has never been Ready is starting whoever is asked. Of the others nothing is known (I3),
+            // also of one that is not Ready now: readiness is often dropped at work.
+            let unknown = pods
+                .iter()
+                .zip(by_probe)
+                .map(|(pod, judgement)| {
+                    if judgement.verdict == Verdict::Starting
+                        && !ever_ready(pod, state.memory.pods.get(&pod.uid))
+                    {
+                        judgement
+                    } else {
+                        Judgement { verdict: Verdict::Unknown, reason: words.clone() }
+                    }
                 })
                 .collect();
             (unknown, Some(words))
@@ -437,8 +440,10 @@ async fn apply_plan(
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let mut failed = None;
 
-    let slots: Vec<u32> =
-        actions.iter().filter_map(|a| if let Step::Create { slot } = a { Some(*slot) } else { None }).collect();
+    let slots: Vec<u32> = actions
+        .iter()
+        .filter_map(|a| if let Step::Create { slot } = a { Some(*slot) } else { None })
+        .collect();
     if let (Some(at), false) = (touched, slots.is_empty()) {
         context.metrics.reacted(at.elapsed());
     }
@@ -455,7 +460,12 @@ async fn apply_plan(
             }
             Created::Existed => {}
             Created::Conflict(taken) => {
-                tracing::warn!(namespace, name, pod = taken, "the name belongs to another's pod; it is left alone");
+                tracing::warn!(
+                    namespace,
+                    name,
+                    pod = taken,
+                    "the name belongs to another's pod; it is left alone"
+                );
                 state.conflicts.insert(slot, taken);
             }
             Created::Refused(words) => {
@@ -539,7 +549,12 @@ async fn report(
     Ok(None)
 }
 
-async fn publish(object: &HotStandbyDeployment, context: &Context, before: &[Condition], after: &[Condition]) {
+async fn publish(
+    object: &HotStandbyDeployment,
+    context: &Context,
+    before: &[Condition],
+    after: &[Condition],
+) {
     for condition in after {
         let old = before.iter().find(|c| c.type_ == condition.type_);
         if old.is_some_and(|c| c.status == condition.status && c.reason == condition.reason) {
@@ -552,7 +567,9 @@ async fn publish(object: &HotStandbyDeployment, context: &Context, before: &[Con
         // Loading takes a moment and is no trouble; a good state is news only after a bad one.
         let news = match condition.type_.as_str() {
             "Ready" => condition.status == "True",
-            "PolicyHealthy" | "TemplateValid" => (bad && condition.reason != "Loading") || (!bad && old.is_some()),
+            "PolicyHealthy" | "TemplateValid" => {
+                (bad && condition.reason != "Loading") || (!bad && old.is_some())
+            }
             "Stalled" | "Conflict" => true,
             _ => false,
         };

@@ -19,7 +19,9 @@ pub enum StartError {
     #[error("the cluster's configuration cannot be used: {0}")]
     BadConfig(String),
     /// The API server does not answer.
-    #[error("the cluster at {url} does not answer: {error}; check that it runs and that the address is right")]
+    #[error(
+        "the cluster at {url} does not answer: {error}; check that it runs and that the address is right"
+    )]
     Unreachable {
         /// Its address.
         url: String,
@@ -30,7 +32,9 @@ pub enum StartError {
     #[error("the cluster does not know {0}: install the CRDs with `{APPLY}`")]
     CrdMissing(String),
     /// A CRD is older than this binary.
-    #[error("the CRD {name} in the cluster is of revision {found}, this binary needs {CRD_REVISION}: update it with `{APPLY}`")]
+    #[error(
+        "the CRD {name} in the cluster is of revision {found}, this binary needs {CRD_REVISION}: update it with `{APPLY}`"
+    )]
     CrdOlder {
         /// The CRD's name.
         name: String,
@@ -118,7 +122,10 @@ async fn crds(client: &Client) -> Result<(), StartError> {
                 tracing::warn!(name, "this account may not read CRDs, so their revision is not checked");
             }
             Err(error) => {
-                return Err(StartError::Unreachable { url: "the API server".into(), error: error.to_string() });
+                return Err(StartError::Unreachable {
+                    url: "the API server".into(),
+                    error: error.to_string(),
+                });
             }
         }
     }
@@ -132,8 +139,11 @@ where
         + serde::de::DeserializeOwned
         + std::fmt::Debug,
 {
-    let api: Api<K> =
-        if namespace.is_empty() { Api::all(client.clone()) } else { Api::namespaced(client.clone(), namespace) };
+    let api: Api<K> = if namespace.is_empty() {
+        Api::all(client.clone())
+    } else {
+        Api::namespaced(client.clone(), namespace)
+    };
     match api.list_metadata(&ListParams::default().limit(1)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 403 => Err(StartError::Forbidden {

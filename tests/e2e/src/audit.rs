@@ -11,9 +11,18 @@ use crate::root;
 /// A pod's creation or removal, in the order in which the API server answered.
 #[derive(Clone, Debug)]
 pub enum PodEvent {
-    Created { name: String, uid: String, at: String },
+    Created {
+        name: String,
+        uid: String,
+        at: String,
+    },
     /// An accepted delete request; `busy` is what the pod's annotation said at that moment.
-    Deleted { name: String, uid: String, busy: bool, at: String },
+    Deleted {
+        name: String,
+        uid: String,
+        busy: bool,
+        at: String,
+    },
 }
 
 /// Creations and deletions of pods in a namespace that the operator asked for and that succeeded.
@@ -25,7 +34,10 @@ pub fn pod_events(namespace: &str, busy_key: &str) -> Result<Vec<PodEvent>> {
         }
         let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
         let about = &event["objectRef"];
-        if about["resource"] != "pods" || about["namespace"] != namespace || event["stage"] != "ResponseComplete" {
+        if about["resource"] != "pods"
+            || about["namespace"] != namespace
+            || event["stage"] != "ResponseComplete"
+        {
             continue;
         }
         let code = event["responseStatus"]["code"].as_u64().unwrap_or(0);

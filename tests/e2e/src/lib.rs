@@ -183,7 +183,13 @@ impl World {
     }
 
     /// Checks over and over for a span that something holds.
-    pub async fn holds(&self, name: &str, span: Duration, what: &str, ok: impl Fn(&[Pod]) -> bool) -> Result<()> {
+    pub async fn holds(
+        &self,
+        name: &str,
+        span: Duration,
+        what: &str,
+        ok: impl Fn(&[Pod]) -> bool,
+    ) -> Result<()> {
         let began = Instant::now();
         while began.elapsed() < span {
             let pods = self.alive(name).await?;
@@ -279,7 +285,9 @@ async fn apply_crds(client: &Client) -> Result<()> {
         api.patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(&crd)).await?;
         let established = kube::runtime::wait::conditions::is_crd_established();
         let wait = kube::runtime::wait::await_condition(api.clone(), &name, established);
-        tokio::time::timeout(DEADLINE, wait).await.with_context(|| format!("{name} is not established"))??;
+        tokio::time::timeout(DEADLINE, wait)
+            .await
+            .with_context(|| format!("{name} is not established"))??;
     }
     Ok(())
 }

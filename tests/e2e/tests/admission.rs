@@ -31,7 +31,11 @@ async fn i11_specs_that_cannot_work_are_refused_in_words() -> Result<()> {
         ),
         ("no policy source", json!({"policy": {"config": {}}}), "exactly one source"),
         ("a digest of another kind", digest, "sha256"),
-        ("too long a time limit", json!({"policy": {"builtin": "buffer", "limits": {"timeoutMilliseconds": 20000}}}), "10000"),
+        (
+            "too long a time limit",
+            json!({"policy": {"builtin": "buffer", "limits": {"timeoutMilliseconds": 20000}}}),
+            "10000",
+        ),
         ("an unknown probe", json!({"busyProbe": {"mode": "telepathy"}}), "Unsupported value: \"telepathy\""),
         (
             "a condition in annotation mode",
@@ -53,7 +57,8 @@ async fn the_selector_cannot_be_changed() -> Result<()> {
     let world = World::without_operator("selector").await?;
     world.apply_pool("game", json!({})).await?;
     let patch = json!({"spec": {"selector": {"matchLabels": {"app": "other"}}}});
-    let error = world.pools().patch("game", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap_err();
+    let error =
+        world.pools().patch("game", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap_err();
     assert!(error.to_string().contains("selector cannot be changed"), "{error}");
     world.patch_pool("game", json!({"idleTarget": 1})).await?;
     world.finish().await

@@ -39,7 +39,8 @@ async fn i1_i2_hold_when_the_operator_is_killed_at_random_moments() -> Result<()
     let events = pod_events(&world.namespace, keys::DEFAULT_BUSY_ANNOTATION)?;
     let created = events.iter().filter(|e| matches!(e, PodEvent::Created { .. })).count();
     assert!(created > 8, "the kills fell into real work: {created} pods were made");
-    let killed_at_work: Vec<_> = events.iter().filter(|e| matches!(e, PodEvent::Deleted { busy: true, .. })).collect();
+    let killed_at_work: Vec<_> =
+        events.iter().filter(|e| matches!(e, PodEvent::Deleted { busy: true, .. })).collect();
     assert!(killed_at_work.is_empty(), "I1: {killed_at_work:?}");
     let (most, twice) = peak(&events);
     assert!(most <= MAXIMUM as usize, "I2: {most} pods at a time, at most {MAXIMUM} are allowed");

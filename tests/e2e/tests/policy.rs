@@ -26,7 +26,9 @@ fn healthy(pool: &HotStandbyDeployment) -> bool {
 
 fn unhealthy(reason: &str) -> impl Fn(&HotStandbyDeployment) -> bool {
     let reason = reason.to_owned();
-    move |pool| condition(pool, "PolicyHealthy").is_some_and(|(status, r, _)| status == "False" && r == reason)
+    move |pool| {
+        condition(pool, "PolicyHealthy").is_some_and(|(status, r, _)| status == "False" && r == reason)
+    }
 }
 
 #[tokio::test]
@@ -44,7 +46,9 @@ async fn applying_another_config_map_changes_the_size_without_a_restart() -> Res
     // 20 % of 4 is below the idle target of 2, so that a larger share shows the swap: a guest that wants 9.
     let began = Instant::now();
     world.put_policy("rush-hour", &wants(9)).await?;
-    world.status("game", "sized by the new policy", |p| p.status.as_ref().unwrap().desired_replicas == 9).await?;
+    world
+        .status("game", "sized by the new policy", |p| p.status.as_ref().unwrap().desired_replicas == 9)
+        .await?;
     println!("size changed {:?} after the ConfigMap", began.elapsed());
     world.counts("game", 4, 5, 9).await?;
 

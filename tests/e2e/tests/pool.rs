@@ -22,7 +22,9 @@ async fn busy_pods_are_replaced_and_the_surplus_goes_after_the_delay() -> Result
     world.counts("game", 2, 3, 5).await?;
 
     world.set_busy(&first[..2], false).await?;
-    world.holds("game", Duration::from_millis(2500), "five pods within the delay", |pods| pods.len() == 5).await?;
+    world
+        .holds("game", Duration::from_millis(2500), "five pods within the delay", |pods| pods.len() == 5)
+        .await?;
     world.counts("game", 0, 3, 3).await?;
     let left: Vec<_> = world.alive("game").await?.iter().map(|p| p.uid()).collect();
     assert_eq!(left, first.iter().map(|p| p.uid()).collect::<Vec<_>>(), "the youngest go");
@@ -139,7 +141,9 @@ async fn a_template_that_the_api_server_refuses_is_told_and_makes_nothing() -> R
     let bad = json!({"podTemplate": {"spec": {"restartPolicy": "Sometimes"}}});
     world.apply_pool("game", bad).await?;
     let pool = world
-        .status("game", "refused", |p| condition(p, "TemplateValid").is_some_and(|(status, ..)| status == "False"))
+        .status("game", "refused", |p| {
+            condition(p, "TemplateValid").is_some_and(|(status, ..)| status == "False")
+        })
         .await?;
     let (_, _, words) = condition(&pool, "TemplateValid").unwrap();
     assert!(words.contains("restartPolicy") && words.contains("Sometimes"), "{words}");

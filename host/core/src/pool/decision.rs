@@ -131,9 +131,12 @@ mod tests {
 
     #[test]
     fn the_formula_is_busy_plus_idle_target_within_bounds() {
-        for (busy, want, limit) in
-            [(0, 3, LimitedBy::None), (2, 5, LimitedBy::None), (7, 10, LimitedBy::None), (9, 10, LimitedBy::Maximum)]
-        {
+        for (busy, want, limit) in [
+            (0, 3, LimitedBy::None),
+            (2, 5, LimitedBy::None),
+            (7, 10, LimitedBy::None),
+            (9, 10, LimitedBy::Maximum),
+        ] {
             let d = decide(Asked::Formula, &counts(busy), BOUNDS, None);
             assert_eq!((d.applied, d.limited_by), (want, limit), "busy {busy}");
         }

@@ -151,7 +151,8 @@ pub fn plan(
     let allowed_floor = floor.replicas.max(decision.applied);
     let leave_now = counts.current.saturating_sub(allowed_floor);
     if leave_now > 0 {
-        let forced = actions.iter().filter(|a| matches!(a, Action::Remove { reason: RemovalReason::Forced, .. }));
+        let forced =
+            actions.iter().filter(|a| matches!(a, Action::Remove { reason: RemovalReason::Forced, .. }));
         let more = leave_now.saturating_sub(forced.count() as u32);
         let chosen = victims(snapshot, &decision.victims, more);
         actions.extend(chosen);

@@ -29,6 +29,7 @@ pub struct Facts {
 
 /// Builds the status. It takes over from the previous one what must not flip: transition times, and that the
 /// pool of this generation was once filled.
+#[allow(clippy::too_many_arguments)]
 pub fn status(
     object: &HotStandbyDeployment,
     previous: &HotStandbyDeploymentStatus,

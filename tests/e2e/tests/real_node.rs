@@ -1,0 +1,107 @@
+//! Real pods on the real node, which say by themselves that they are busy: through the API server with their
+//! own service account, or by dropping their readiness.
+#![allow(clippy::unwrap_used)]
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, PostParams};
+use serde_json::{Value, json};
+use stoker_e2e::World;
+
+/// False on clusters that came up without a real node; they say why when they start.
+async fn has_real_node(world: &World) -> Result<bool> {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let found = nodes.list(&ListParams::default().labels("stoker.dev/node=real")).await?;
+    Ok(!found.items.is_empty())
+}
+
+fn template(env: Value, probe: Value) -> Value {
+    let mut all = vec![
+        json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
+        json!({"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}),
+    ];
+    all.extend(env.as_array().unwrap().iter().cloned());
+    json!({"spec": {
+        "serviceAccountName": "self-annotator",
+        "nodeSelector": {"stoker.dev/node": "real"},
+        "tolerations": [{"key": "stoker.dev/node", "operator": "Exists"}],
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{
+            "name": "app",
+            "image": "docker.io/local/busy-server:1",
+            "imagePullPolicy": "IfNotPresent",
+            "command": null,
+            "env": all,
+            "readinessProbe": probe,
+        }],
+    }})
+}
+
+async fn service_account(world: &World) -> Result<()> {
+    let (client, namespace) = (world.client.clone(), world.namespace.as_str());
+    let name = json!({"name": "self-annotator"});
+    let account: ServiceAccount = serde_json::from_value(json!({"metadata": name}))?;
+    Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &account).await?;
+    let role: Role = serde_json::from_value(json!({
+        "metadata": name,
+        "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "patch"]}],
+    }))?;
+    Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &role).await?;
+    let binding: RoleBinding = serde_json::from_value(json!({
+        "metadata": name,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "self-annotator"},
+        "subjects": [{"kind": "ServiceAccount", "name": "self-annotator", "namespace": namespace}],
+    }))?;
+    Api::namespaced(client, namespace).create(&PostParams::default(), &binding).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn pods_annotate_themselves_with_their_own_service_account() -> Result<()> {
+    let world = World::start("self").await?;
+    if !has_real_node(&world).await? {
+        println!("skipped: this cluster has no real node");
+        return world.finish().await;
+    }
+    service_account(&world).await?;
+    // Each turns busy two seconds after its start and idle after some more, so that the pool breathes.
+    let env = json!([
+        {"name": "SELF_ANNOTATE", "value": "paia.tech/busy"},
+        {"name": "FLIP_AFTER", "value": "2s"},
+    ]);
+    let probe = json!({"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1});
+    let fields = json!({"idleTarget": 1, "maxReplicas": 3, "podTemplate": template(env, probe)});
+    world.apply_pool("game", fields).await?;
+    world.status("game", "busy", |p| p.status.as_ref().is_some_and(|s| s.busy_count >= 1)).await?;
+    // The first one's replacement turns busy, too, until the maximum is reached.
+    world.counts("game", 3, 0, 3).await?;
+    for pod in world.alive("game").await? {
+        assert_eq!(pod.annotations().get("paia.tech/busy").map(String::as_str), Some("true"));
+    }
+    world.finish().await
+}
+
+#[tokio::test]
+async fn pods_that_drop_their_readiness_are_busy_not_broken() -> Result<()> {
+    let world = World::start("unready").await?;
+    if !has_real_node(&world).await? {
+        println!("skipped: this cluster has no real node");
+        return world.finish().await;
+    }
+    service_account(&world).await?;
+    let env = json!([{"name": "UNREADY_WHEN_BUSY", "value": "1"}, {"name": "FLIP_AFTER", "value": "6s"}]);
+    let probe =
+        json!({"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1, "failureThreshold": 1});
+    let fields = json!({
+        "idleTarget": 1,
+        "maxReplicas": 2,
+        "busyProbe": {"mode": "condition", "condition": {"type": "Ready", "busyStatus": "False"}},
+        "podTemplate": template(env, probe),
+    });
+    world.apply_pool("game", fields).await?;
+    world.status("game", "standing by", |p| p.status.as_ref().is_some_and(|s| s.idle_count == 1)).await?;
+    world.counts("game", 2, 0, 2).await?;
+    world.finish().await
+}
