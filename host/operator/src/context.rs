@@ -62,6 +62,12 @@ impl Scope {
     }
 }
 
+/// What is remembered of a pool, and its (namespace, name).
+struct Known {
+    name: (String, String),
+    state: Arc<tokio::sync::Mutex<PoolState>>,
+}
+
 /// What every reconcile shares.
 pub struct Context {
     pub client: Client,
@@ -71,7 +77,7 @@ pub struct Context {
     pub metrics: Metrics,
     pub recorder: Recorder,
     scopes: Vec<Arc<Scope>>,
-    pools: Mutex<HashMap<String, Arc<tokio::sync::Mutex<PoolState>>>>,
+    pools: Mutex<HashMap<String, Known>>,
 }
 
 impl Context {
@@ -113,13 +119,25 @@ impl Context {
     }
 
     /// What is remembered of a pool, made by `start` at the first look.
-    pub fn pool(&self, uid: &str, start: impl FnOnce() -> PoolState) -> Arc<tokio::sync::Mutex<PoolState>> {
+    pub fn pool(
+        &self,
+        uid: &str,
+        name: &(String, String),
+        start: impl FnOnce() -> PoolState,
+    ) -> Arc<tokio::sync::Mutex<PoolState>> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.entry(uid.to_owned()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(start()))).clone()
+        let fresh = || Known { name: name.clone(), state: Arc::new(tokio::sync::Mutex::new(start())) };
+        pools.entry(uid.to_owned()).or_insert_with(fresh).state.clone()
     }
 
-    /// Forgets a pool that is gone.
-    pub fn forget(&self, uid: &str) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    /// Forgets a pool that is gone, and the policy that it used.
+    pub fn forget(&self, name: &(String, String)) {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, known| &known.name != name);
+        self.policies.release(name, None);
+    }
+
+    /// How many pools are remembered.
+    pub fn remembered(&self) -> usize {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }

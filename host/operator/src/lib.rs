@@ -24,7 +24,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::join_all;
 use kube::api::Api;
-use kube::runtime::controller::{Action, Config};
+use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::{Controller, watcher};
 use stoker_api::HotStandbyDeployment;
 use tokio::sync::watch;
@@ -69,11 +69,18 @@ async fn control(context: Arc<Context>, scope: Arc<context::Scope>, mut stop: wa
         .graceful_shutdown_on(async move {
             stop.wait_for(|s| *s).await.ok();
         })
-        .run(pool::reconcile, on_error, context)
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, "reconcile");
+        .run(pool::reconcile, on_error, context.clone())
+        .for_each(|result| {
+            match result {
+                // An object that was deleted: its pods' ends, if nothing else, ask for a look at it.
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    context.forget(&(gone.namespace.unwrap_or_default(), gone.name));
+                    tracing::debug!(remembered = context.remembered(), "forgot a pool that is gone");
+                }
+                Err(error) => tracing::debug!(%error, "reconcile"),
+                Ok(_) => {}
             }
+            std::future::ready(())
         })
         .await;
 }

@@ -130,11 +130,10 @@ pub async fn reconcile(
         object.metadata.name.clone().unwrap_or_default(),
     );
     if object.metadata.deletion_timestamp.is_some() {
-        context.policies.release(&user, None);
-        context.forget(&uid);
+        // Nothing is made any more; the garbage collector takes the pods.
         return Ok(Action::await_change());
     }
-    let state = context.pool(&uid, || PoolState::start(&object));
+    let state = context.pool(&uid, &user, || PoolState::start(&object));
     let mut state = state.lock().await;
     let touched = context.pods.take_touched(&uid);
     let now = Timestamp::now();
@@ -566,7 +565,7 @@ async fn publish(
         );
         // Loading takes a moment and is no trouble; a good state is news only after a bad one.
         let news = match condition.type_.as_str() {
-            "Ready" => condition.status == "True",
+            "Ready" => condition.status == "True" && condition.reason != "Paused",
             "PolicyHealthy" | "TemplateValid" => {
                 (bad && condition.reason != "Loading") || (!bad && old.is_some())
             }

@@ -188,3 +188,30 @@ async fn the_built_in_busyness_policy_takes_the_probes_word() -> Result<()> {
     world.counts("game", 1, 2, 3).await?;
     world.finish().await
 }
+
+#[tokio::test]
+async fn a_deleted_pool_leaves_its_policy() -> Result<()> {
+    let world = World::start("forget").await?;
+    for name in ["gone", "stays"] {
+        world.put_policy(name, &wants(2)).await?;
+        world.apply_pool(name, json!({"policy": {"configMap": {"name": name}}})).await?;
+        world.counts(name, 0, 2, 2).await?;
+        world.status(name, "healthy", healthy).await?;
+    }
+    world.pools().delete("gone", &DeleteParams::default()).await?;
+    let gone = || async { world.pods().list(&Default::default()).await.map(|pods| pods.items.len() == 2) };
+    for _ in 0..600 {
+        if gone().await? {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(gone().await?, "pods are left\n{}", world.tell("stays").await);
+    // The watch keeps the order, so that what is told of the second was known of the first.
+    world.put_policy("gone", b"broken").await?;
+    world.put_policy("stays", b"broken").await?;
+    world.status("stays", "refused", unhealthy("Refused")).await?;
+    let log = world.operator.as_ref().unwrap().log();
+    assert!(!log.contains("configMap/gone/policy.wasm: "), "still read for a pool that is gone:\n{log}");
+    world.finish().await
+}

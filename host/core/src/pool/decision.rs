@@ -116,6 +116,11 @@ pub fn decide(asked: Asked, counts: &Counts, bounds: Bounds, last_good: Option<u
     if !good && limited_by == LimitedBy::None && applied > formula(counts, bounds) {
         limited_by = LimitedBy::Hold;
     }
+    let reason = match limited_by {
+        LimitedBy::Maximum => format!("{reason}, cut to the maximum {applied}"),
+        LimitedBy::Minimum => format!("{reason}, raised to the minimum {applied}"),
+        _ => reason,
+    };
     Decision { raw, applied, limited_by, reason, victims, good }
 }
 

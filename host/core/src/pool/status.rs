@@ -52,6 +52,8 @@ pub fn status(
         c.set("Ready", ready, "Paused", "spec.paused is true: no pod is created or removed");
     } else if ready {
         c.set("Ready", true, "Filled", "the pool of this generation was filled");
+    } else if let Some((reason, words)) = &stalled {
+        c.set("Ready", false, reason, words.clone());
     } else {
         let words = format!("{} of {} pods are Ready", counts.ready, decision.applied);
         c.set("Ready", false, "Filling", words);
@@ -61,7 +63,7 @@ pub fn status(
     } else {
         c.set("StandbyAvailable", false, "NoneIdle", "no pod is idle and Ready");
     }
-    if !ready && stalled.is_none() {
+    if !ready && stalled.is_none() && !spec.paused {
         c.set("Reconciling", true, "Filling", "pods of this generation are starting");
     }
     if let Some((reason, words)) = &stalled {
