@@ -10,11 +10,13 @@
 
 mod apply;
 mod context;
+mod deciding;
 mod metrics;
 mod observe;
 mod policies;
 mod pool;
 mod projection;
+mod report;
 mod server;
 mod startup;
 

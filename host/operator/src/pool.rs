@@ -7,33 +7,26 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::Resource;
-use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType};
-use serde_json::json;
-use stoker_api::{HotStandbyDeployment, HotStandbyDeploymentStatus, PolicyStatus};
+use stoker_api::{HotStandbyDeployment, HotStandbyDeploymentStatus};
 use stoker_core::pod::PodView;
 use stoker_core::pool::decision::{Bounds, decide};
 use stoker_core::pool::plan::{Action as Step, Settings, plan};
-use stoker_core::pool::status::{Facts, differs, status};
+use stoker_core::pool::status::{Facts, status};
 use stoker_core::pool::{Asked, Counts, Memory, Snapshot};
-use stoker_core::verdict::{Judgement, Verdict, ever_ready, judge, remember};
-use stoker_policy::{Limits, Policy};
+use stoker_core::verdict::remember;
+use stoker_policy::Policy;
 
 use crate::apply::{self, Created};
 use crate::context::Context;
+use crate::deciding::{ask, deciding, judge_pods, policy_status, scaling_policy, settle_policy};
 use crate::observe::OVERLAY;
-use crate::policies::{Content, Source};
-use crate::projection::{self, ScalingContext, Wanted};
+use crate::policies::Source;
+use crate::report::report;
 
 /// Pods of one pool that are created at a time: enough to fill a large pool fast, few enough to leave the API
 /// server to others.
 const CREATES_AT_A_TIME: usize = 16;
-
-/// A status is written at most this often.
-const STATUS_PERIOD: Duration = Duration::from_secs(1);
 
 /// First and longest wait after the API server refused a pod.
 const REFUSED_FIRST: SignedDuration = SignedDuration::from_secs(5);
@@ -56,23 +49,23 @@ pub enum ReconcileError {
 }
 
 /// The policy that decides for a pool.
-struct Active {
-    policy: Arc<Policy>,
-    config: String,
-    source: Source,
+pub(crate) struct Active {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) config: String,
+    pub(crate) source: Source,
 }
 
 /// What is remembered of a pool between two looks.
 #[derive(Default)]
 pub struct PoolState {
-    memory: Memory,
-    active: Option<Active>,
+    pub(crate) memory: Memory,
+    pub(crate) active: Option<Active>,
     /// The last (digest, config) whose config was refused, and the words.
-    refused_config: Option<(String, String, String)>,
-    failures: u32,
-    last_error: Option<String>,
-    policy_state: Vec<u8>,
-    history: VecDeque<(Timestamp, u32, u32)>,
+    pub(crate) refused_config: Option<(String, String, String)>,
+    pub(crate) failures: u32,
+    pub(crate) last_error: Option<String>,
+    pub(crate) policy_state: Vec<u8>,
+    pub(crate) history: VecDeque<(Timestamp, u32, u32)>,
     /// The template that was tried, and the refusal.
     template: Option<(String, Option<String>)>,
     /// Slots whose names others have.
@@ -83,8 +76,8 @@ pub struct PoolState {
     made: Vec<(Instant, PodView)>,
     /// UIDs of pods removed that the watch may show as they were.
     removed: Vec<(Instant, String)>,
-    written: Option<HotStandbyDeploymentStatus>,
-    written_at: Option<Instant>,
+    pub(crate) written: Option<HotStandbyDeploymentStatus>,
+    pub(crate) written_at: Option<Instant>,
 }
 
 impl PoolState {
@@ -224,207 +217,6 @@ fn sample(state: &mut PoolState, counts: &Counts, now: Timestamp) {
     }
 }
 
-fn limits(object: &HotStandbyDeployment) -> Limits {
-    let given = object.spec.policy.as_ref().and_then(|p| p.limits.clone()).unwrap_or_default();
-    Limits {
-        timeout: Duration::from_millis(u64::from(given.timeout_milliseconds)),
-        memory_bytes: given.memory_mib as usize * 1024 * 1024,
-    }
-}
-
-/// Brings the active policy in line with the spec as far as it goes, and tells what is in the way. Whatever
-/// that is, the one that was active stays so.
-async fn settle_policy(
-    object: &HotStandbyDeployment,
-    context: &Arc<Context>,
-    state: &mut PoolState,
-    source: Option<&Source>,
-    user: &(String, String),
-) -> Option<(String, String)> {
-    let (Some(spec), Some(source)) = (&object.spec.policy, source) else {
-        context.policies.release(user, None);
-        state.active = None;
-        state.failures = 0;
-        state.last_error = None;
-        return None;
-    };
-    context.policies.release(user, Some(source));
-    let wanted = match context.policies.content(context, source, user.clone()) {
-        Content::Loading if state.active.is_some() => return None,
-        Content::Loading => return Some(("Loading".to_owned(), format!("{source} is being loaded"))),
-        Content::Refused { reason, words, .. } => return Some((reason.to_owned(), words)),
-        Content::Loaded(policy) => policy,
-    };
-    let digest = wanted.digest().to_string();
-    if let Some(pin) = spec.digest.as_ref().filter(|pin| **pin != digest) {
-        let words = format!(
-            "{source} holds {digest}, but spec.policy.digest pins {pin}: restore those bytes or change the pin"
-        );
-        return Some(("DigestMismatch".to_owned(), words));
-    }
-    let config = spec.config.as_ref().map_or_else(|| "{}".to_owned(), ToString::to_string);
-    if let Some(active) = &state.active
-        && active.policy.digest() == wanted.digest()
-        && active.config == config
-    {
-        if active.source != *source {
-            state.active = Some(Active { policy: wanted, config, source: source.clone() });
-        }
-        return None;
-    }
-    if let Some((d, c, words)) = &state.refused_config
-        && (d, c) == (&digest, &config)
-    {
-        return Some(("ConfigInvalid".to_owned(), words.clone()));
-    }
-    match context.host.validate(&wanted, &config, limits(object)).await {
-        Ok(()) => {
-            let (namespace, name) = user;
-            tracing::info!(namespace, name, %source, digest, "policy in use");
-            state.active = Some(Active { policy: wanted, config, source: source.clone() });
-            state.refused_config = None;
-            state.failures = 0;
-            state.last_error = None;
-            state.policy_state.clear();
-            None
-        }
-        Err(refusal) => {
-            let words = format!("spec.policy.config: {refusal}");
-            // An answer stays what it is; a call that failed may succeed the next time.
-            if matches!(refusal, stoker_policy::ConfigRefusal::Invalid(_)) {
-                state.refused_config = Some((digest, config, words.clone()));
-            }
-            Some(("ConfigInvalid".to_owned(), words))
-        }
-    }
-}
-
-async fn judge_pods(
-    object: &HotStandbyDeployment,
-    context: &Context,
-    state: &PoolState,
-    pods: &[PodView],
-    now: Timestamp,
-) -> (Vec<Judgement>, Option<String>) {
-    let probe = &object.spec.busy_probe;
-    let by_probe: Vec<Judgement> =
-        pods.iter().map(|p| judge(p, probe, state.memory.pods.get(&p.uid))).collect();
-    let Some(active) = state.active.as_ref().filter(|a| a.policy.exports().busyness) else {
-        return (by_probe, None);
-    };
-    let info = active.policy.info();
-    let wanted = Wanted { labels: &info.wanted_labels, annotations: &info.wanted_annotations };
-    let input =
-        projection::busyness_input(object, &active.config, pods, &state.memory.pods, &by_probe, &wanted, now);
-    match context.host.classify(&active.policy, limits(object), input).await {
-        Ok(answer) => {
-            context.metrics.policy_called("classify", "ok", Some(answer.took));
-            (projection::judgements(pods, answer.value), None)
-        }
-        Err(error) => {
-            context.metrics.policy_called("classify", error.kind(), None);
-            let words = error.to_string();
-            // A pod that has never been Ready is starting whoever is asked. Of the others nothing is known (I3),
-            // also of one that is not Ready now: readiness is often dropped at work.
-            let unknown = pods
-                .iter()
-                .zip(by_probe)
-                .map(|(pod, judgement)| {
-                    if judgement.verdict == Verdict::Starting
-                        && !ever_ready(pod, state.memory.pods.get(&pod.uid))
-                    {
-                        judgement
-                    } else {
-                        Judgement { verdict: Verdict::Unknown, reason: words.clone() }
-                    }
-                })
-                .collect();
-            (unknown, Some(words))
-        }
-    }
-}
-
-#[allow(clippy::too_many_arguments)]
-async fn ask(
-    object: &HotStandbyDeployment,
-    context: &Context,
-    state: &mut PoolState,
-    snapshot: Snapshot<'_>,
-    counts: &Counts,
-    hash: &str,
-    trouble: Option<&(String, String)>,
-    now: Timestamp,
-) -> (Asked, Option<Duration>) {
-    let Some(active) = &state.active else {
-        let asked = trouble.map_or(Asked::Formula, |(_, words)| Asked::Failed { error: words.clone() });
-        return (asked, None);
-    };
-    if !active.policy.exports().scaling {
-        return (Asked::Formula, None);
-    }
-    let history: Vec<_> = state.history.iter().copied().collect();
-    let input = projection::scaling_input(
-        snapshot,
-        &ScalingContext {
-            object,
-            config: &active.config,
-            counts,
-            template_hash: hash,
-            previous: state.memory.previous.as_ref(),
-            history: &history,
-            state: &state.policy_state,
-            now,
-        },
-    );
-    match context.host.scale(&active.policy, limits(object), input).await {
-        Ok(answer) => {
-            context.metrics.policy_called("scale", "ok", Some(answer.took));
-            let decision = answer.value;
-            let asked = projection::asked(snapshot, &decision);
-            let valid = decision.valid_until.map(|t| t.saturating_sub(now.as_millisecond()).max(0) as u64);
-            let wake = [decision.wake_after, valid].into_iter().flatten().min().map(Duration::from_millis);
-            state.policy_state = decision.state;
-            (asked, wake.map(|w| w.max(Duration::from_secs(1))))
-        }
-        Err(error) => {
-            context.metrics.policy_called("scale", error.kind(), None);
-            (Asked::Failed { error: error.to_string() }, None)
-        }
-    }
-}
-
-/// The active policy, if it is the one that decides the size.
-fn scaling_policy(state: &PoolState) -> Option<&Active> {
-    state.active.as_ref().filter(|a| a.policy.exports().scaling)
-}
-
-fn deciding(state: &PoolState) -> String {
-    scaling_policy(state).map_or_else(|| "formula".to_owned(), |a| a.source.to_string())
-}
-
-fn policy_status(
-    context: &Arc<Context>,
-    state: &PoolState,
-    source: &Source,
-    user: &(String, String),
-) -> PolicyStatus {
-    PolicyStatus {
-        source: source.to_string(),
-        active_digest: state.active.as_ref().map(|a| a.policy.digest().to_string()),
-        desired_digest: match context.policies.content(context, source, user.clone()) {
-            Content::Loaded(policy) => Some(policy.digest().to_string()),
-            Content::Refused { digest, .. } => digest,
-            Content::Loading => None,
-        },
-        active_name: state
-            .active
-            .as_ref()
-            .map(|a| format!("{} {}", a.policy.info().name, a.policy.info().version)),
-        failures_in_a_row: state.failures.min(i32::MAX as u32),
-        last_error: state.last_error.clone(),
-    }
-}
-
 /// Carries out the actions. Removals of ended pods and creations do not wait for each other's fate; the first
 /// error is told when all is done.
 async fn apply_plan(
@@ -502,88 +294,4 @@ async fn apply_plan(
         }
     }
     failed
-}
-
-/// Writes the status if it changed, at most once a period, and tells conditions that changed as Events.
-async fn report(
-    object: &HotStandbyDeployment,
-    context: &Context,
-    state: &mut PoolState,
-    previous: &HotStandbyDeploymentStatus,
-    new: HotStandbyDeploymentStatus,
-) -> Result<Option<Duration>, ReconcileError> {
-    if !differs(previous, &new) {
-        return Ok(None);
-    }
-    if let Some(wait) = state.written_at.and_then(|at| STATUS_PERIOD.checked_sub(at.elapsed())) {
-        return Ok(Some(wait));
-    }
-    let meta = &object.metadata;
-    let name = meta.name.as_deref().unwrap_or_default();
-    let api: Api<HotStandbyDeployment> =
-        Api::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
-    let body = json!({
-        "apiVersion": HotStandbyDeployment::api_version(&()),
-        "kind": HotStandbyDeployment::kind(&()),
-        // The UID makes the write fail for a namesake.
-        "metadata": {"name": name, "uid": meta.uid},
-        "status": new,
-    });
-    let params = PatchParams::apply("stoker").force();
-    match api.patch_status(name, &params, &Patch::Apply(&body)).await {
-        Ok(_) => context.metrics.status_written("ok"),
-        // Deleted in the meantime: there is nothing to tell any more.
-        Err(kube::Error::Api(s)) if matches!(s.code, 404 | 409) => {
-            context.metrics.status_written("gone");
-            return Ok(None);
-        }
-        Err(error) => {
-            context.metrics.status_written("error");
-            return Err(ReconcileError::Status(error));
-        }
-    }
-    state.written_at = Some(Instant::now());
-    publish(object, context, &previous.conditions, &new.conditions).await;
-    state.written = Some(new);
-    Ok(None)
-}
-
-async fn publish(
-    object: &HotStandbyDeployment,
-    context: &Context,
-    before: &[Condition],
-    after: &[Condition],
-) {
-    for condition in after {
-        let old = before.iter().find(|c| c.type_ == condition.type_);
-        if old.is_some_and(|c| c.status == condition.status && c.reason == condition.reason) {
-            continue;
-        }
-        let bad = matches!(
-            (condition.type_.as_str(), condition.status.as_str()),
-            ("PolicyHealthy" | "TemplateValid", "False") | ("Stalled" | "Conflict", "True")
-        );
-        // Loading takes a moment and is no trouble; a good state is news only after a bad one.
-        let news = match condition.type_.as_str() {
-            "Ready" => condition.status == "True" && condition.reason != "Paused",
-            "PolicyHealthy" | "TemplateValid" => {
-                (bad && condition.reason != "Loading") || (!bad && old.is_some())
-            }
-            "Stalled" | "Conflict" => true,
-            _ => false,
-        };
-        if !news {
-            continue;
-        }
-        let event = Event {
-            type_: if bad { EventType::Warning } else { EventType::Normal },
-            reason: format!("{}{}", condition.type_, condition.reason),
-            note: Some(condition.message.chars().take(1000).collect()),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {
-            tracing::warn!(%error, "an Event could not be written");
-        }
-    }
 }
