@@ -14,7 +14,7 @@ use stoker_e2e::{World, condition};
 #[tokio::test]
 async fn busy_pods_are_replaced_and_the_surplus_goes_after_the_delay() -> Result<()> {
     let world = World::start("flip").await?;
-    world.apply_pool("game", json!({"idleTarget": 3, "scaleDownDelaySeconds": 3})).await?;
+    world.apply_pool("game", json!({"idleTarget": 3, "scaleDownDelaySeconds": 6})).await?;
     world.counts("game", 0, 3, 3).await?;
     let first = world.alive("game").await?;
 
