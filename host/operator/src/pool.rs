@@ -32,6 +32,9 @@ const CREATES_AT_A_TIME: usize = 16;
 const REFUSED_FIRST: SignedDuration = SignedDuration::from_secs(5);
 const REFUSED_LONGEST: SignedDuration = SignedDuration::from_secs(300);
 
+/// How long a slot whose name is taken is left alone. Nothing tells when the other's pod is gone.
+const CONFLICT: Duration = Duration::from_secs(60);
+
 /// How many samples of the past a policy sees.
 const HISTORY: usize = 64;
 
@@ -68,8 +71,8 @@ pub struct PoolState {
     pub(crate) history: VecDeque<(Timestamp, u32, u32)>,
     /// The template that was tried, and the refusal.
     template: Option<(String, Option<String>)>,
-    /// Slots whose names others have.
-    conflicts: BTreeMap<u32, String>,
+    /// Slots whose names others have, and when that was seen.
+    conflicts: BTreeMap<u32, (Instant, String)>,
     refusals: u32,
     refused: Option<(Timestamp, String)>,
     /// Pods made that the watch may not show yet.
@@ -165,6 +168,11 @@ pub async fn reconcile(
         state.refusals = 0;
     }
     let template_error = state.template.as_ref().and_then(|(_, e)| e.clone());
+    state.conflicts.retain(|_, (seen, _)| seen.elapsed() < CONFLICT);
+    if decision.applied <= counts.current {
+        // Nothing is missing, so that an earlier refusal no longer matters.
+        state.refused = None;
+    }
     let settings = Settings {
         bounds,
         scale_down_delay: SignedDuration::from_secs(i64::from(object.spec.scale_down_delay_seconds)),
@@ -185,7 +193,7 @@ pub async fn reconcile(
         policy_trouble: trouble.or_else(|| last_error.map(|e| ("CallFailed".to_owned(), e))),
         template_error,
         template_tried: state.template.is_some(),
-        conflicts: state.conflicts.values().cloned().collect(),
+        conflicts: state.conflicts.values().map(|(_, name)| name.clone()).collect(),
         creation_error: state.refused.as_ref().map(|(_, e)| e.clone()),
     };
     let previous = state.written.clone().or_else(|| object.status.clone()).unwrap_or_default();
@@ -200,7 +208,7 @@ pub async fn reconcile(
 
     let until = |t: Timestamp| Duration::try_from(t.duration_since(Timestamp::now())).unwrap_or_default();
     let retry = (state.failures > 0).then(|| Duration::from_secs(1 << state.failures.min(6)));
-    let refused = state.refused.as_ref().map(|(t, _)| until(*t));
+    let refused = state.refused.as_ref().filter(|(t, _)| *t > Timestamp::now()).map(|(t, _)| until(*t));
     let wake =
         [plan.wake_at.map(until), status_wake, policy_wake, retry, refused].into_iter().flatten().min();
     // A moment more than asked, so that the look comes after what it waits for.
@@ -257,7 +265,7 @@ async fn apply_plan(
                     pod = taken,
                     "the name belongs to another's pod; it is left alone"
                 );
-                state.conflicts.insert(slot, taken);
+                state.conflicts.insert(slot, (Instant::now(), taken));
             }
             Created::Refused(words) => {
                 // One refusal a look: the rest would be refused for the same reason.

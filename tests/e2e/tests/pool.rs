@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -202,5 +202,32 @@ async fn pods_carry_the_labels_by_which_others_find_them() -> Result<()> {
         let owner = &pod.owner_references()[0];
         assert_eq!((owner.kind.as_str(), owner.controller), ("HotStandbyDeployment", Some(true)));
     }
+    world.finish().await
+}
+
+#[tokio::test]
+async fn a_quota_is_told_and_the_pool_fills_when_it_is_lifted() -> Result<()> {
+    let world = World::without_operator("quota").await?;
+    let quotas: Api<ResourceQuota> = Api::namespaced(world.client.clone(), &world.namespace);
+    let quota: ResourceQuota =
+        serde_json::from_value(json!({"metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}}))?;
+    quotas.create(&PostParams::default(), &quota).await?;
+    let mut world = world;
+    world.apply_pool("game", json!({})).await?;
+    world.operator = Some(stoker_e2e::operator::Operator::start(&world.namespace).await?);
+    let pool = world.status("game", "stalled", |p| condition(p, "Stalled").is_some()).await?;
+    let (_, reason, words) = condition(&pool, "Stalled").unwrap();
+    assert_eq!(reason, "CreationRefused");
+    assert!(words.contains("exceeded quota"), "{words}");
+    // Back-off, not a spin: a look every now and then.
+    let tries = || world.operator.as_ref().unwrap().log().matches("refuses a pod").count();
+    let before = tries();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(tries() - before <= 1, "{} tries in 3 s", tries() - before);
+
+    quotas.delete("few", &DeleteParams::default()).await?;
+    world.counts("game", 0, 2, 2).await?;
+    let pool = world.status("game", "filled", |p| condition(p, "Stalled").is_none()).await?;
+    assert_eq!(condition(&pool, "Ready").unwrap().0, "True");
     world.finish().await
 }
