@@ -21,12 +21,18 @@ enum Command {
     Run(run::Args),
     /// Print the custom resource definitions as YAML.
     Crds(crds::Args),
+    /// Compile the component on standard input; the operator runs this for itself, as a child with limits.
+    #[command(hide = true)]
+    Compile { memory_bytes: u64, cpu_seconds: u64 },
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Crds(args) => crds::print(&args),
+        Command::Compile { memory_bytes, cpu_seconds } => {
+            return stoker_operator::compile_program(memory_bytes, cpu_seconds);
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,9 +1,11 @@
 //! `stoker run`: logging, signals, and the operator.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use stoker_operator::Options;
+use stoker_operator::{CompileLimits, Options};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -22,6 +24,17 @@ pub struct Args {
     /// Where /healthz, /readyz and /metrics are served; `off` = nowhere.
     #[arg(long, env = "STOKER_LISTEN", default_value = "0.0.0.0:8080")]
     listen: String,
+    /// Folder that keeps the last good policies over a restart, so that one whose ConfigMap is broken or gone
+    /// by then still decides. Not kept if omitted: the formula decides then, and the target does not fall.
+    #[arg(long, env = "STOKER_POLICY_CACHE", value_name = "DIR")]
+    policy_cache: Option<PathBuf>,
+    /// Processor time that compiling one policy may take, in seconds. A policy in Rust takes a fraction of one,
+    /// an interpreter of JavaScript or Python about 20.
+    #[arg(long, env = "STOKER_COMPILE_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    compile_seconds: u64,
+    /// Memory that compiling one policy may take, in MiB.
+    #[arg(long, env = "STOKER_COMPILE_MEMORY", value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(128..=65536))]
+    compile_memory: u64,
     /// How log lines look.
     #[arg(long, env = "STOKER_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -60,6 +73,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let options = Options {
             namespaces: args.namespaces,
             listen: Some(args.listen).filter(|l| l != "off" && !l.is_empty()),
+            policy_cache: args.policy_cache,
+            compile_limits: CompileLimits {
+                cpu: Duration::from_secs(args.compile_seconds),
+                memory_bytes: args.compile_memory << 20,
+            },
         };
         stoker_operator::run(client, options, stopped).await?;
         Ok(())

@@ -50,6 +50,8 @@ pub struct PodMemory {
     pub since: Timestamp,
     /// The last clear answer: busy (true) or not (false). Sizing uses it while the verdict is unknown (I3).
     pub last_clear: Option<bool>,
+    /// What the pool's probe says, and since when. A policy may judge otherwise.
+    pub probe: (Verdict, Timestamp),
 }
 
 /// Memory of all pods of a pool, by UID.
@@ -133,11 +135,23 @@ fn readiness_is_inverted(probe: &BusyProbe) -> bool {
             .is_some_and(|c| c.type_ == "Ready" && c.busy_status == ConditionStatus::True)
 }
 
-/// Brings the memory up to date with this look's verdicts, one for each pod, and forgets pods that are gone.
-pub fn remember(memories: &mut PodMemories, pods: &[PodView], judgements: &[Judgement], now: Timestamp) {
+/// Since when the probe has said what it says now.
+pub fn probe_since(memory: Option<&PodMemory>, says: Verdict, now: Timestamp) -> Timestamp {
+    memory.map(|m| m.probe).filter(|(said, _)| *said == says).map_or(now, |(_, since)| since)
+}
+
+/// Brings the memory up to date with this look's verdicts and what the probe says, one for each pod, and
+/// forgets pods that are gone.
+pub fn remember(
+    memories: &mut PodMemories,
+    pods: &[PodView],
+    judgements: &[Judgement],
+    by_probe: &[Judgement],
+    now: Timestamp,
+) {
     let present: HashSet<&str> = pods.iter().map(|p| p.uid.as_str()).collect();
     memories.retain(|uid, _| present.contains(uid.as_str()));
-    for (pod, judgement) in pods.iter().zip(judgements) {
+    for ((pod, judgement), says) in pods.iter().zip(judgements).zip(by_probe) {
         let old = memories.get(&pod.uid);
         let verdict = judgement.verdict;
         let new = PodMemory {
@@ -150,6 +164,7 @@ pub fn remember(memories: &mut PodMemories, pods: &[PodView], judgements: &[Judg
                 Verdict::Idle | Verdict::Starting => Some(false),
                 Verdict::Unknown => old.and_then(|m| m.last_clear),
             },
+            probe: (says.verdict, probe_since(old, says.verdict, now)),
         };
         memories.insert(pod.uid.clone(), new);
     }

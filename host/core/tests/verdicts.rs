@@ -38,7 +38,8 @@ fn in_turn(states: &[PodView], probe: &BusyProbe) -> Verdict {
     for state in states {
         let judged = judge(state, probe, memories.get(&state.uid));
         last = judged.verdict;
-        remember(&mut memories, std::slice::from_ref(state), &[judged], at(0));
+        let judged = [judged];
+        remember(&mut memories, std::slice::from_ref(state), &judged, &judged, at(0));
     }
     last
 }
@@ -162,9 +163,9 @@ fn what_is_remembered_ends_with_the_pod_and_a_namesake_starts_anew() {
     assert_eq!(in_turn(&[ready(0, at(0)), namesake], &probe), Verdict::Starting);
 
     let mut memories = PodMemories::new();
-    let seen = |verdict| Judgement { verdict, reason: String::new() };
-    remember(&mut memories, &[ready(0, at(0))], &[seen(Verdict::Idle)], at(1));
-    remember(&mut memories, &[], &[], at(2));
+    let seen = [Judgement { verdict: Verdict::Idle, reason: String::new() }];
+    remember(&mut memories, &[ready(0, at(0))], &seen, &seen, at(1));
+    remember(&mut memories, &[], &[], &[], at(2));
     assert!(memories.is_empty());
 }
 
@@ -173,13 +174,29 @@ fn a_verdict_is_remembered_since_it_first_held() {
     let mut memories = PodMemories::new();
     let pods = [ready(0, at(0))];
     let mut see = |verdict, now: Timestamp| {
-        remember(&mut memories, &pods, &[Judgement { verdict, reason: String::new() }], now);
+        let seen = [Judgement { verdict, reason: String::new() }];
+        remember(&mut memories, &pods, &seen, &seen, now);
         memories["uid-0"].since
     };
     assert_eq!(see(Verdict::Idle, at(1)), at(1));
     assert_eq!(see(Verdict::Idle, at(5)), at(1));
     assert_eq!(see(Verdict::Busy, at(9)), at(9));
     assert_eq!(see(Verdict::Idle, at(12)), at(12));
+}
+
+#[test]
+fn what_the_probe_says_is_remembered_beside_a_policys_verdict() {
+    let mut memories = PodMemories::new();
+    let pods = [ready(0, at(0))];
+    let seen = |verdict| [Judgement { verdict, reason: String::new() }];
+    // The policy goes on calling it busy; the probe has said idle since 5.
+    for (says, now) in [(Verdict::Busy, 1), (Verdict::Idle, 5), (Verdict::Idle, 9)] {
+        let memory = memories.get("uid-0");
+        assert_eq!(probe_since(memory, says, at(now)), if says == Verdict::Idle { at(5) } else { at(1) });
+        remember(&mut memories, &pods, &seen(Verdict::Busy), &seen(says), at(now));
+    }
+    assert_eq!(memories["uid-0"].probe, (Verdict::Idle, at(5)));
+    assert_eq!((memories["uid-0"].verdict, memories["uid-0"].since), (Verdict::Busy, at(1)));
 }
 
 #[test]
@@ -198,7 +215,8 @@ fn i3_an_unknown_pod_counts_for_sizing_as_it_was_last_known() {
         let mut memories = PodMemories::new();
         let pods = [ready(0, at(0))];
         for verdict in &past {
-            remember(&mut memories, &pods, &[Judgement { verdict: *verdict, reason: String::new() }], at(1));
+            let seen = [Judgement { verdict: *verdict, reason: String::new() }];
+            remember(&mut memories, &pods, &seen, &seen, at(1));
         }
         let counts = Snapshot { pods: &pods, memories: &memories }.counts();
         assert_eq!(counts.busy_for_sizing, want, "{past:?}");

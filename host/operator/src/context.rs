@@ -1,19 +1,21 @@
 //! What every reconcile shares: the client, the indexes, the policies and the triggers.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::channel::mpsc;
 use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource};
 use stoker_api::HotStandbyDeployment;
-use stoker_policy::{HostOptions, PolicyHost};
+use stoker_policy::{CompileLimits, HostOptions, PolicyHost};
 
 use crate::metrics::Metrics;
 use crate::observe::PodIndex;
 use crate::policies::Policies;
+use crate::policy_cache::PolicyCache;
 use crate::pool::PoolState;
 use crate::startup::StartError;
 
@@ -24,6 +26,10 @@ pub struct Options {
     pub namespaces: Vec<String>,
     /// Address of /healthz, /readyz and /metrics, such as `0.0.0.0:8080`; None = not served.
     pub listen: Option<String>,
+    /// Folder that keeps the last good policies over a restart; None = they are not kept.
+    pub policy_cache: Option<PathBuf>,
+    /// What compiling one component may cost.
+    pub compile_limits: CompileLimits,
 }
 
 /// A namespace that is watched, or all of them.
@@ -31,17 +37,29 @@ pub struct Scope {
     namespace: Option<String>,
     trigger: mpsc::UnboundedSender<ObjectRef<HotStandbyDeployment>>,
     triggers: Mutex<Option<mpsc::UnboundedReceiver<ObjectRef<HotStandbyDeployment>>>>,
+    pools: OnceLock<Store<HotStandbyDeployment>>,
 }
 
 impl Scope {
     fn new(namespace: Option<String>) -> Arc<Self> {
         let (trigger, triggers) = mpsc::unbounded();
-        Arc::new(Self { namespace, trigger, triggers: Mutex::new(Some(triggers)) })
+        Arc::new(Self { namespace, trigger, triggers: Mutex::new(Some(triggers)), pools: OnceLock::new() })
     }
 
     /// The namespace, or `*`.
     pub fn label(&self) -> &str {
         self.namespace.as_deref().unwrap_or("*")
+    }
+
+    /// Whether a namespace is in it.
+    pub fn covers(&self, namespace: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|n| n == namespace)
+    }
+
+    /// Where the watch keeps the pool objects; set once, by the one controller of the scope.
+    pub fn keep_pools(&self, store: Store<HotStandbyDeployment>) {
+        // A second controller would be a mistake of this crate's own; the first one's store stays right.
+        self.pools.set(store).ok();
     }
 
     /// The API for a kind within the scope.
@@ -74,6 +92,7 @@ pub struct Context {
     pub pods: PodIndex,
     pub policies: Policies,
     pub host: PolicyHost,
+    pub cache: PolicyCache,
     pub metrics: Metrics,
     pub recorder: Recorder,
     scopes: Vec<Arc<Scope>>,
@@ -82,8 +101,13 @@ pub struct Context {
 
 impl Context {
     pub fn new(client: Client, options: Options) -> Result<Arc<Self>, StartError> {
-        let host =
-            PolicyHost::new(HostOptions::default()).map_err(|e| StartError::PolicyHost(e.to_string()))?;
+        let metrics = Metrics::new();
+        let host = HostOptions { compile_limits: options.compile_limits, ..HostOptions::default() };
+        let host = PolicyHost::observed(host, metrics.policies.clone())
+            .map_err(|e| StartError::PolicyHost(e.to_string()))?;
+        let folder = options.policy_cache.clone().unwrap_or_default();
+        let cache = PolicyCache::open(options.policy_cache)
+            .map_err(|error| StartError::PolicyCache { folder: folder.display().to_string(), error })?;
         let scopes: Vec<_> = if options.namespaces.is_empty() {
             vec![Scope::new(None)]
         } else {
@@ -95,7 +119,8 @@ impl Context {
             pods: PodIndex::new(scopes.len()),
             policies: Policies::default(),
             host,
-            metrics: Metrics::new(),
+            cache,
+            metrics,
             client,
             scopes,
             pools: Mutex::default(),
@@ -109,13 +134,19 @@ impl Context {
     /// Asks for a look at a pool.
     pub fn trigger(&self, namespace: &str, name: &str) {
         for scope in &self.scopes {
-            if scope.namespace.as_deref().is_none_or(|n| n == namespace) {
+            if scope.covers(namespace) {
                 let object = ObjectRef::new(name).within(namespace);
                 // It fails only when the controller has stopped.
                 scope.trigger.unbounded_send(object).ok();
                 return;
             }
         }
+    }
+
+    /// The pool object as the watch has it now.
+    pub fn latest(&self, namespace: &str, name: &str) -> Option<Arc<HotStandbyDeployment>> {
+        let scope = self.scopes.iter().find(|scope| scope.covers(namespace))?;
+        scope.pools.get()?.get(&ObjectRef::new(name).within(namespace))
     }
 
     /// What is remembered of a pool, made by `start` at the first look.
@@ -131,9 +162,24 @@ impl Context {
     }
 
     /// Forgets a pool that is gone, and the policy that it used.
-    pub fn forget(&self, name: &(String, String)) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, known| &known.name != name);
+    pub fn forget(self: &Arc<Self>, name: &(String, String)) {
+        let mut gone = Vec::new();
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, known| {
+            let stays = &known.name != name;
+            if !stays {
+                gone.push(uid.clone());
+            }
+            stays
+        });
         self.policies.release(name, None);
+        if self.cache.exists() && !gone.is_empty() {
+            let context = self.clone();
+            tokio::spawn(async move {
+                for uid in gone {
+                    context.cache.forget(&uid).await;
+                }
+            });
+        }
     }
 
     /// How many pools are remembered.

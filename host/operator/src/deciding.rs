@@ -8,12 +8,12 @@ use stoker_api::{HotStandbyDeployment, PolicyStatus};
 use stoker_core::pod::PodView;
 use stoker_core::pool::{Asked, Counts, Snapshot};
 use stoker_core::verdict::{Judgement, Verdict, ever_ready, judge};
-use stoker_policy::Limits;
+use stoker_policy::{ConfigRefusal, Limits, Policy};
 
 use crate::context::Context;
 use crate::policies::{Content, Source};
 use crate::pool::{Active, PoolState};
-use crate::projection::{self, ScalingContext, Wanted};
+use crate::projection::{self, ScalingContext};
 
 fn limits(object: &HotStandbyDeployment) -> Limits {
     let given = object.spec.policy.as_ref().and_then(|p| p.limits.clone()).unwrap_or_default();
@@ -23,114 +23,198 @@ fn limits(object: &HotStandbyDeployment) -> Limits {
     }
 }
 
+/// Why the policy that the spec names does not decide: a reason for the condition, and words.
+pub(crate) type Trouble = (String, String);
+
 /// Brings the active policy in line with the spec as far as it goes, and tells what is in the way. Whatever
-/// that is, the one that was active stays so.
+/// that is, the one that was active stays so; after a restart, the one that was active before is looked for.
 pub(crate) async fn settle_policy(
     object: &HotStandbyDeployment,
     context: &Arc<Context>,
     state: &mut PoolState,
     source: Option<&Source>,
     user: &(String, String),
-) -> Option<(String, String)> {
+) -> Option<Trouble> {
     let (Some(spec), Some(source)) = (&object.spec.policy, source) else {
         context.policies.release(user, None);
         state.active = None;
+        state.last_known = None;
         state.failures = 0;
         state.last_error = None;
         return None;
     };
     context.policies.release(user, Some(source));
-    let wanted = match context.policies.content(context, source, user.clone()) {
-        Content::Loading if state.active.is_some() => return None,
-        Content::Loading => return Some(("Loading".to_owned(), format!("{source} is being loaded"))),
-        Content::Refused { reason, words, .. } => return Some((reason.to_owned(), words)),
+    let config = spec.config.as_ref().map_or_else(|| "{}".to_owned(), ToString::to_string);
+    let (reason, words) = match wanted(object, context, source, user) {
+        Wanted::Loading if state.active.is_some() => return None,
+        // What is loading is most often what decided before: no other is looked for yet.
+        Wanted::Loading => return Some(("Loading".to_owned(), format!("{source} is being loaded"))),
+        Wanted::Trouble(trouble) => trouble,
+        Wanted::Policy(policy) => match adopt(object, context, state, source, policy, config).await {
+            Ok(()) => return None,
+            Err(trouble) => trouble,
+        },
+    };
+    if state.active.is_none()
+        && let Some(digest) = state.last_known.take()
+    {
+        state.lost = restore(object, context, state, source, &digest).await.err();
+    }
+    let now = match (&state.active, &state.lost) {
+        (Some(active), _) => format!("the last good component {} goes on deciding", active.policy.digest().short()),
+        (None, Some(lost)) => format!("{lost}, so the formula decides, and the target does not fall"),
+        (None, None) => "the formula decides".to_owned(),
+    };
+    Some((reason, format!("{words}; until then {now}")))
+}
+
+enum Wanted {
+    Loading,
+    Policy(Arc<Policy>),
+    Trouble(Trouble),
+}
+
+/// What the spec names, as far as it can be used.
+fn wanted(
+    object: &HotStandbyDeployment,
+    context: &Arc<Context>,
+    source: &Source,
+    user: &(String, String),
+) -> Wanted {
+    let policy = match context.policies.content(context, source, user.clone()) {
+        Content::Loading => return Wanted::Loading,
+        Content::Refused { reason, words, .. } => return Wanted::Trouble((reason.to_owned(), words)),
         Content::Loaded(policy) => policy,
     };
-    let digest = wanted.digest().to_string();
-    if let Some(pin) = spec.digest.as_ref().filter(|pin| **pin != digest) {
-        let words = format!(
-            "{source} holds {digest}, but spec.policy.digest pins {pin}: restore those bytes or change the pin"
-        );
-        return Some(("DigestMismatch".to_owned(), words));
+    let digest = policy.digest().as_str();
+    let pin = object.spec.policy.as_ref().and_then(|spec| spec.digest.as_deref());
+    match pin {
+        Some(pin) if pin != digest => Wanted::Trouble((
+            "DigestMismatch".to_owned(),
+            format!("{source} holds {digest}, but spec.policy.digest pins {pin}: restore those bytes or change the pin"),
+        )),
+        _ => Wanted::Policy(policy),
     }
-    let config = spec.config.as_ref().map_or_else(|| "{}".to_owned(), ToString::to_string);
-    if let Some(active) = &state.active
-        && active.policy.digest() == wanted.digest()
+}
+
+/// Makes a policy the active one, unless it refuses its config.
+async fn adopt(
+    object: &HotStandbyDeployment,
+    context: &Context,
+    state: &mut PoolState,
+    source: &Source,
+    policy: Arc<Policy>,
+    config: String,
+) -> Result<(), Trouble> {
+    let digest = policy.digest().to_string();
+    if let Some(active) = &mut state.active
+        && active.policy.digest() == policy.digest()
         && active.config == config
     {
-        if active.source != *source {
-            state.active = Some(Active { policy: wanted, config, source: source.clone() });
-        }
-        return None;
+        active.source = source.clone();
+        return Ok(());
     }
     if let Some((d, c, words)) = &state.refused_config
         && (d, c) == (&digest, &config)
     {
-        return Some(("ConfigInvalid".to_owned(), words.clone()));
+        return Err(("ConfigInvalid".to_owned(), words.clone()));
     }
-    match context.host.validate(&wanted, &config, limits(object)).await {
+    match context.host.validate(&policy, &config, limits(object)).await {
         Ok(()) => {
-            let (namespace, name) = user;
-            tracing::info!(namespace, name, %source, digest, "policy in use");
-            state.active = Some(Active { policy: wanted, config, source: source.clone() });
-            state.refused_config = None;
-            state.failures = 0;
-            state.last_error = None;
-            state.policy_state.clear();
-            None
+            tracing::info!(
+                namespace = object.metadata.namespace,
+                name = object.metadata.name,
+                %source,
+                digest,
+                "policy in use"
+            );
+            let uid = object.metadata.uid.as_deref().unwrap_or_default();
+            context.cache.note(uid, policy.digest(), &config).await;
+            state.activate(Active { policy, config, source: source.clone() });
+            Ok(())
         }
         Err(refusal) => {
             let words = format!("spec.policy.config: {refusal}");
             // An answer stays what it is; a call that failed may succeed the next time.
-            if matches!(refusal, stoker_policy::ConfigRefusal::Invalid(_)) {
+            if matches!(refusal, ConfigRefusal::Invalid(_)) {
                 state.refused_config = Some((digest, config, words.clone()));
             }
-            Some(("ConfigInvalid".to_owned(), words))
+            Err(("ConfigInvalid".to_owned(), words))
         }
     }
 }
 
+/// Finds the policy that decided before the operator was restarted. If that fails, tells why.
+async fn restore(
+    object: &HotStandbyDeployment,
+    context: &Context,
+    state: &mut PoolState,
+    source: &Source,
+    digest: &str,
+) -> Result<(), String> {
+    let (namespace, uid) = (object.metadata.namespace.as_deref(), object.metadata.uid.as_deref());
+    let Some((bytes, config)) = context.cache.find(uid.unwrap_or_default(), digest).await else {
+        let kept = if context.cache.exists() { "" } else { " (`stoker run --policy-cache` would keep it)" };
+        return Err(format!("the component {digest} that decided before the restart is not at hand{kept}"));
+    };
+    let gone = |why: String| format!("the component {digest} that decided before the restart cannot be used: {why}");
+    let loaded = context.host.load_for(namespace.unwrap_or_default(), bytes).await;
+    let policy = loaded.map_err(|refusal| gone(refusal.to_string()))?;
+    context.host.validate(&policy, &config, limits(object)).await.map_err(|refusal| gone(refusal.to_string()))?;
+    tracing::info!(namespace, name = object.metadata.name, digest, "the last good policy was found again");
+    state.activate(Active { policy, config, source: source.clone() });
+    Ok(())
+}
+
+/// What is thought of the pods, one judgement for each.
+pub(crate) struct Judged {
+    /// The verdicts that count.
+    pub(crate) verdicts: Vec<Judgement>,
+    /// What the pool's probe says.
+    pub(crate) by_probe: Vec<Judgement>,
+    /// Why the policy did not answer.
+    pub(crate) error: Option<String>,
+    /// When the policy wants to be asked again.
+    pub(crate) wake: Option<Duration>,
+}
+
+/// Judges the pods by the probe, or by the policy that is asked about them.
 pub(crate) async fn judge_pods(
     object: &HotStandbyDeployment,
     context: &Context,
     state: &PoolState,
     pods: &[PodView],
     now: Timestamp,
-) -> (Vec<Judgement>, Option<String>) {
+) -> Judged {
     let probe = &object.spec.busy_probe;
     let by_probe: Vec<Judgement> =
         pods.iter().map(|p| judge(p, probe, state.memory.pods.get(&p.uid))).collect();
     let Some(active) = state.active.as_ref().filter(|a| a.policy.exports().busyness) else {
-        return (by_probe, None);
+        return Judged { verdicts: by_probe.clone(), by_probe, error: None, wake: None };
     };
     let info = active.policy.info();
-    let wanted = Wanted { labels: &info.wanted_labels, annotations: &info.wanted_annotations };
+    let wanted = projection::Wanted { labels: &info.wanted_labels, annotations: &info.wanted_annotations };
     let input =
         projection::busyness_input(object, &active.config, pods, &state.memory.pods, &by_probe, &wanted, now);
     match context.host.classify(&active.policy, limits(object), input).await {
         Ok(answer) => {
-            context.metrics.policy_called("classify", "ok", Some(answer.took));
-            (projection::judgements(pods, answer.value), None)
+            let wake = answer.value.iter().filter_map(|verdict| verdict.wake_after).min();
+            let verdicts = projection::judgements(pods, answer.value);
+            Judged { verdicts, by_probe, error: None, wake: wake.map(Duration::from_millis) }
         }
         Err(error) => {
-            context.metrics.policy_called("classify", error.kind(), None);
             let words = error.to_string();
             // A pod that has never been Ready is starting whoever is asked. Of the others nothing is known (I3),
             // also of one that is not Ready now: readiness is often dropped at work.
-            let unknown = pods
-                .iter()
-                .zip(by_probe)
-                .map(|(pod, judgement)| {
-                    if judgement.verdict == Verdict::Starting
-                        && !ever_ready(pod, state.memory.pods.get(&pod.uid))
-                    {
-                        judgement
-                    } else {
-                        Judgement { verdict: Verdict::Unknown, reason: words.clone() }
-                    }
-                })
-                .collect();
-            (unknown, Some(words))
+            let unknown = |(pod, says): (&PodView, &Judgement)| {
+                if says.verdict == Verdict::Starting && !ever_ready(pod, state.memory.pods.get(&pod.uid)) {
+                    says.clone()
+                } else {
+                    Judgement { verdict: Verdict::Unknown, reason: words.clone() }
+                }
+            };
+            let verdicts = pods.iter().zip(&by_probe).map(unknown).collect();
+            Judged { verdicts, by_probe, error: Some(words), wake: None }
         }
     }
 }
@@ -169,7 +253,6 @@ pub(crate) async fn ask(
     );
     match context.host.scale(&active.policy, limits(object), input).await {
         Ok(answer) => {
-            context.metrics.policy_called("scale", "ok", Some(answer.took));
             let decision = answer.value;
             let asked = projection::asked(snapshot, &decision);
             let valid = decision.valid_until.map(|t| t.saturating_sub(now.as_millisecond()).max(0) as u64);
@@ -177,10 +260,7 @@ pub(crate) async fn ask(
             state.policy_state = decision.state;
             (asked, wake.map(|w| w.max(Duration::from_secs(1))))
         }
-        Err(error) => {
-            context.metrics.policy_called("scale", error.kind(), None);
-            (Asked::Failed { error: error.to_string() }, None)
-        }
+        Err(error) => (Asked::Failed { error: error.to_string() }, None),
     }
 }
 
@@ -194,19 +274,14 @@ pub(crate) fn deciding(state: &PoolState) -> String {
 }
 
 pub(crate) fn policy_status(
-    context: &Arc<Context>,
+    context: &Context,
     state: &PoolState,
     source: &Source,
-    user: &(String, String),
 ) -> PolicyStatus {
     PolicyStatus {
         source: source.to_string(),
         active_digest: state.active.as_ref().map(|a| a.policy.digest().to_string()),
-        desired_digest: match context.policies.content(context, source, user.clone()) {
-            Content::Loaded(policy) => Some(policy.digest().to_string()),
-            Content::Refused { digest, .. } => digest,
-            Content::Loading => None,
-        },
+        desired_digest: context.policies.desired(source),
         active_name: state
             .active
             .as_ref()

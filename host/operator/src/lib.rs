@@ -11,9 +11,12 @@
 mod apply;
 mod context;
 mod deciding;
+mod fence;
 mod metrics;
 mod observe;
 mod policies;
+mod policy_cache;
+mod policy_metrics;
 mod pool;
 mod projection;
 mod report;
@@ -33,6 +36,7 @@ use tokio::sync::watch;
 
 pub use context::Options;
 pub use startup::{StartError, connect};
+pub use stoker_policy::{CompileLimits, compile_program};
 
 use crate::context::Context;
 
@@ -65,7 +69,9 @@ pub async fn run(
 async fn control(context: Arc<Context>, scope: Arc<context::Scope>, mut stop: watch::Receiver<bool>) {
     let api: Api<HotStandbyDeployment> = scope.api(context.client.clone());
     let triggers = scope.take_triggers();
-    Controller::new(api, watcher::Config::default().any_semantic())
+    let controller = Controller::new(api, watcher::Config::default().any_semantic());
+    scope.keep_pools(controller.store());
+    controller
         .with_config(Config::default().concurrency(64))
         .reconcile_on(triggers)
         .graceful_shutdown_on(async move {

@@ -1,5 +1,6 @@
 //! What Stoker tells Prometheus, in base units.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
@@ -7,6 +8,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::policy_metrics::PolicyMetrics;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
@@ -18,12 +21,6 @@ struct Reason {
     reason: String,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Call {
-    call: &'static str,
-    outcome: String,
-}
-
 /// All metrics of one process.
 pub struct Metrics {
     registry: Registry,
@@ -31,8 +28,8 @@ pub struct Metrics {
     created: Family<Outcome, Counter>,
     removed: Family<Reason, Counter>,
     status_writes: Family<Outcome, Counter>,
-    policy_calls: Family<Call, Counter>,
-    policy_seconds: Histogram,
+    /// Those of policies.
+    pub policies: Arc<PolicyMetrics>,
     reaction: Histogram,
 }
 
@@ -47,15 +44,7 @@ impl Metrics {
         registry.register("pod_removals", "Pods removed, by reason", removed.clone());
         let status_writes = Family::default();
         registry.register("status_writes", "Writes of a status, by outcome", status_writes.clone());
-        let policy_calls = Family::default();
-        registry.register("policy_calls", "Calls of policies, by call and outcome", policy_calls.clone());
-        let policy_seconds = Histogram::new([1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2, 0.1, 1.0]);
-        registry.register_with_unit(
-            "policy_call_duration",
-            "Time of a call of a policy, instantiation included",
-            Unit::Seconds,
-            policy_seconds.clone(),
-        );
+        let policies = Arc::new(PolicyMetrics::new(&mut registry));
         let reaction = Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]);
         registry.register_with_unit(
             "reaction",
@@ -63,7 +52,7 @@ impl Metrics {
             Unit::Seconds,
             reaction.clone(),
         );
-        Self { registry, reconciles, created, removed, status_writes, policy_calls, policy_seconds, reaction }
+        Self { registry, reconciles, created, removed, status_writes, policies, reaction }
     }
 
     pub fn reconciled(&self, outcome: &str) {
@@ -80,13 +69,6 @@ impl Metrics {
 
     pub fn status_written(&self, outcome: &str) {
         self.status_writes.get_or_create(&Outcome { outcome: outcome.to_owned() }).inc();
-    }
-
-    pub fn policy_called(&self, call: &'static str, outcome: &str, took: Option<Duration>) {
-        self.policy_calls.get_or_create(&Call { call, outcome: outcome.to_owned() }).inc();
-        if let Some(took) = took {
-            self.policy_seconds.observe(took.as_secs_f64());
-        }
     }
 
     pub fn reacted(&self, after: Duration) {

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -14,8 +14,9 @@ use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use stoker_api::PolicyRef;
-use stoker_policy::{Policy, builtin};
+use stoker_policy::{Digest, Info, Policy, builtin};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::context::{Context, Scope};
 
@@ -67,6 +68,25 @@ struct Entry {
     /// Counts loads, so that an older one that ends late does not win.
     load: u64,
     failures: u32,
+    /// resourceVersion of the ConfigMap that the content is from.
+    version: Option<String>,
+    /// The load that runs, or the wait for the next try.
+    work: Option<AbortHandle>,
+}
+
+impl Entry {
+    /// Ends what was under way; a component that nobody else wants is compiled no further.
+    fn put_work(&mut self, work: Option<AbortHandle>) {
+        if let Some(old) = std::mem::replace(&mut self.work, work) {
+            old.abort();
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.put_work(None);
+    }
 }
 
 /// The sources in use.
@@ -89,6 +109,8 @@ impl Policies {
             users: HashSet::new(),
             load: 0,
             failures: 0,
+            version: None,
+            work: None,
         });
         entry.users.insert(user);
         let content = entry.content.clone();
@@ -97,6 +119,15 @@ impl Policies {
             self.reload(context, source);
         }
         content
+    }
+
+    /// The digest that a source holds, as far as is known.
+    pub fn desired(&self, source: &Source) -> Option<String> {
+        match &self.lock().get(source)?.content {
+            Content::Loaded(policy) => Some(policy.digest().to_string()),
+            Content::Refused { digest, .. } => digest.clone(),
+            Content::Loading => None,
+        }
     }
 
     /// Notes that a user no longer uses any source but this one; sources without users are forgotten.
@@ -110,17 +141,16 @@ impl Policies {
     }
 
     fn reload(&self, context: &Arc<Context>, source: &Source) {
-        let load = {
-            let mut entries = self.lock();
-            let Some(entry) = entries.get_mut(source) else { return };
-            entry.load += 1;
-            entry.load
-        };
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(source) else { return };
+        entry.load += 1;
+        let load = entry.load;
         let (context, source) = (context.clone(), source.clone());
-        tokio::spawn(async move {
-            let outcome = fetch_and_load(&context, &source).await;
-            context.policies.finish(&context, &source, load, outcome);
+        let work = tokio::spawn(async move {
+            let (outcome, version) = fetch_and_load(&context, &source).await;
+            context.policies.finish(&context, &source, load, outcome, version);
         });
+        entry.put_work(Some(work.abort_handle()));
     }
 
     fn finish(
@@ -129,12 +159,16 @@ impl Policies {
         source: &Source,
         load: u64,
         outcome: Result<Arc<Policy>, Failure>,
+        version: Option<String>,
     ) {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(source).filter(|e| e.load == load) else { return };
+        entry.version = version;
+        entry.work = None;
         match outcome {
             Ok(policy) => {
-                tracing::info!(%source, digest = policy.digest().as_str(), name = policy.info().name, "policy loaded");
+                let Info { name, version, .. } = policy.info();
+                tracing::info!(%source, digest = policy.digest().as_str(), name, version, "policy loaded");
                 entry.failures = 0;
                 entry.content = Content::Loaded(policy);
             }
@@ -144,10 +178,11 @@ impl Policies {
                 if failure.retry {
                     let wait = Duration::from_secs(1 << entry.failures.min(6));
                     let (context, source) = (context.clone(), source.clone());
-                    tokio::spawn(async move {
+                    let work = tokio::spawn(async move {
                         tokio::time::sleep(wait).await;
-                        context.policies.reload_if_refused(&context, &source, load);
+                        context.policies.reload(&context, &source);
                     });
+                    entry.work = Some(work.abort_handle());
                 }
                 entry.content =
                     Content::Refused { reason: failure.reason, words: failure.words, digest: failure.digest };
@@ -158,19 +193,31 @@ impl Policies {
         }
     }
 
-    fn reload_if_refused(&self, context: &Arc<Context>, source: &Source, load: u64) {
-        let unchanged = self.lock().get(source).is_some_and(|e| e.load == load);
-        if unchanged {
-            self.reload(context, source);
-        }
+    /// Reads the sources that a ConfigMap holds again, unless they are from this version of it.
+    fn changed(&self, context: &Arc<Context>, namespace: &str, name: &str, version: Option<&str>) {
+        self.reload_if(context, |(n, m), known| {
+            n == namespace && m == name && (version.is_none() || known != version)
+        });
     }
 
-    fn changed(&self, context: &Arc<Context>, namespace: &str, name: &str) {
+    /// Reads those sources again whose ConfigMaps are gone, unless that is known.
+    fn absent(&self, context: &Arc<Context>, gone: impl Fn(&str, &str) -> bool) {
+        self.reload_if(context, |(namespace, name), known| known.is_some() && gone(namespace, name));
+    }
+
+    /// Reads sources again by their ConfigMaps' namespaces, names and known versions.
+    fn reload_if(&self, context: &Arc<Context>, wanted: impl Fn((&str, &str), Option<&str>) -> bool) {
         let affected: Vec<Source> = self
             .lock()
-            .keys()
-            .filter(|s| matches!(s, Source::ConfigMap { namespace: n, name: m, .. } if n == namespace && m == name))
-            .cloned()
+            .iter()
+            .filter_map(|(source, entry)| match source {
+                Source::ConfigMap { namespace, name, .. }
+                    if wanted((namespace, name), entry.version.as_deref()) =>
+                {
+                    Some(source.clone())
+                }
+                _ => None,
+            })
             .collect();
         for source in affected {
             self.reload(context, &source);
@@ -186,53 +233,90 @@ struct Failure {
     retry: bool,
 }
 
-async fn fetch_and_load(context: &Context, source: &Source) -> Result<Arc<Policy>, Failure> {
-    let bytes: Arc<[u8]> = match source {
-        Source::Builtin(name) => builtin::bytes(name).map(Arc::from).ok_or_else(|| Failure {
-            reason: "UnknownBuiltin",
-            words: format!("there is no built-in policy `{name}`; there are {}", builtin::NAMES.join(", ")),
-            digest: None,
-            retry: false,
-        })?,
-        Source::ConfigMap { namespace, name, key } => fetch(context, namespace, name, key).await?,
+/// The policy that a source holds, and the version of the ConfigMap that it is from.
+async fn fetch_and_load(
+    context: &Context,
+    source: &Source,
+) -> (Result<Arc<Policy>, Failure>, Option<String>) {
+    let (tenant, bytes, version) = match source {
+        Source::Builtin(name) => match builtin::bytes(name) {
+            Some(bytes) => ("", Arc::from(bytes), None),
+            None => return (Err(no_builtin(name)), None),
+        },
+        Source::ConfigMap { namespace, name, key } => {
+            let started = Instant::now();
+            let fetched = fetch(context, namespace, name, key).await;
+            let outcome = fetched.0.as_ref().err().map_or("ok", |failure| failure.reason);
+            context.metrics.policies.fetched(outcome, started.elapsed());
+            match fetched {
+                (Ok(bytes), version) => (namespace.as_str(), bytes, version),
+                (Err(failure), version) => return (Err(failure), version),
+            }
+        }
     };
-    let digest = stoker_policy::Digest::of(&bytes).to_string();
-    context.host.load(bytes).await.map_err(|refusal| Failure {
+    let digest = Digest::of(&bytes);
+    let loaded = context.host.load_for(tenant, bytes.clone()).await.map_err(|refusal| Failure {
         reason: "Refused",
         words: format!("{source}: {refusal}"),
-        digest: Some(digest),
-        retry: false,
-    })
+        digest: Some(digest.to_string()),
+        retry: refusal.may_pass(),
+    });
+    if loaded.is_ok() && matches!(source, Source::ConfigMap { .. }) {
+        context.cache.keep(&digest, bytes).await;
+    }
+    (loaded, version)
 }
 
-async fn fetch(context: &Context, namespace: &str, name: &str, key: &str) -> Result<Arc<[u8]>, Failure> {
+fn no_builtin(name: &str) -> Failure {
+    Failure {
+        reason: "UnknownBuiltin",
+        words: format!("there is no built-in policy `{name}`; there are {}", builtin::NAMES.join(", ")),
+        digest: None,
+        retry: false,
+    }
+}
+
+/// The bytes of a key, and the version of the ConfigMap.
+async fn fetch(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    key: &str,
+) -> (Result<Arc<[u8]>, Failure>, Option<String>) {
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
     let failure = |reason, words, retry| Failure { reason, words, digest: None, retry };
-    let map = api.get_opt(name).await.map_err(|error| {
-        failure("FetchFailed", format!("ConfigMap {namespace}/{name} cannot be read: {error}"), true)
-    })?;
-    let Some(map) = map else {
-        let words = format!(
-            "ConfigMap {namespace}/{name} does not exist: create it with `kubectl create configmap {name} --from-file={key}=FILE.wasm`"
-        );
-        return Err(failure("NotFound", words, false));
+    let map = match api.get_opt(name).await {
+        Ok(Some(map)) => map,
+        Ok(None) => {
+            let words = format!(
+                "ConfigMap {namespace}/{name} does not exist: create it with `kubectl create configmap {name} --from-file={key}=FILE.wasm`"
+            );
+            return (Err(failure("NotFound", words, false)), None);
+        }
+        Err(error) => {
+            let words = format!("ConfigMap {namespace}/{name} cannot be read: {error}");
+            return (Err(failure("FetchFailed", words, true)), None);
+        }
     };
+    let version = map.resource_version();
     if let Some(bytes) = map.binary_data.as_ref().and_then(|d| d.get(key)) {
-        return Ok(Arc::from(bytes.0.as_slice()));
+        return (Ok(Arc::from(bytes.0.as_slice())), version);
     }
     if let Some(text) = map.data.as_ref().and_then(|d| d.get(key)) {
-        return Ok(Arc::from(text.as_bytes()));
+        return (Ok(Arc::from(text.as_bytes())), version);
     }
     let binary = map.binary_data.iter().flat_map(|d| d.keys());
     let keys: Vec<_> = map.data.iter().flat_map(|d| d.keys()).chain(binary).map(String::as_str).collect();
     let has = if keys.is_empty() { "it is empty".to_owned() } else { format!("it has {}", keys.join(", ")) };
-    Err(failure("KeyMissing", format!("ConfigMap {namespace}/{name} has no key `{key}`: {has}"), false))
+    let words = format!("ConfigMap {namespace}/{name} has no key `{key}`: {has}");
+    (Err(failure("KeyMissing", words, false)), version)
 }
 
 /// Tells the sources that their ConfigMaps changed, until told to stop.
 pub async fn watch_config_maps(context: Arc<Context>, scope: Arc<Scope>, mut stop: watch::Receiver<bool>) {
     let api = scope.api::<PartialObjectMeta<ConfigMap>>(context.client.clone());
     let mut events = watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
+    let mut listed = HashSet::new();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -243,10 +327,24 @@ pub async fn watch_config_maps(context: Arc<Context>, scope: Arc<Scope>, mut sto
             Some(Err(error)) => {
                 tracing::warn!(scope = scope.label(), %error, "the watch of ConfigMaps broke, trying again");
             }
-            Some(Ok(
-                watcher::Event::Apply(map) | watcher::Event::Delete(map) | watcher::Event::InitApply(map),
-            )) => context.policies.changed(&context, &map.namespace().unwrap_or_default(), &map.name_any()),
-            Some(Ok(watcher::Event::Init | watcher::Event::InitDone)) => {}
+            Some(Ok(watcher::Event::Init)) => listed.clear(),
+            Some(Ok(watcher::Event::InitApply(map))) => {
+                listed.insert((map.namespace().unwrap_or_default(), map.name_any()));
+                tell(&context, &map, map.resource_version().as_deref());
+            }
+            // What was deleted while the watch was broken is told by its absence only.
+            Some(Ok(watcher::Event::InitDone)) => {
+                context.policies.absent(&context, |namespace, name| {
+                    scope.covers(namespace) && !listed.contains(&(namespace.to_owned(), name.to_owned()))
+                });
+            }
+            Some(Ok(watcher::Event::Apply(map))) => tell(&context, &map, map.resource_version().as_deref()),
+            Some(Ok(watcher::Event::Delete(map))) => tell(&context, &map, None),
         }
     }
+}
+
+fn tell(context: &Arc<Context>, map: &PartialObjectMeta<ConfigMap>, version: Option<&str>) {
+    let namespace = map.namespace().unwrap_or_default();
+    context.policies.changed(context, &namespace, &map.name_any(), version);
 }

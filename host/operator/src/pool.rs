@@ -20,6 +20,7 @@ use stoker_policy::Policy;
 use crate::apply::{self, Created};
 use crate::context::Context;
 use crate::deciding::{ask, deciding, judge_pods, policy_status, scaling_policy, settle_policy};
+use crate::fence::Fence;
 use crate::observe::OVERLAY;
 use crate::policies::Source;
 use crate::report::report;
@@ -63,6 +64,10 @@ pub(crate) struct Active {
 pub struct PoolState {
     pub(crate) memory: Memory,
     pub(crate) active: Option<Active>,
+    /// Digest of the component that decided before the operator started, until it is needed or replaced.
+    pub(crate) last_known: Option<String>,
+    /// Why that one does not decide now.
+    pub(crate) lost: Option<String>,
     /// The last (digest, config) whose config was refused, and the words.
     pub(crate) refused_config: Option<(String, String, String)>,
     pub(crate) failures: u32,
@@ -94,7 +99,20 @@ impl PoolState {
         {
             state.memory.last_good = Some(status.desired_replicas);
         }
+        let policy = object.status.as_ref().and_then(|status| status.policy.as_ref());
+        state.last_known = policy.and_then(|policy| policy.active_digest.clone());
         state
+    }
+
+    /// Lets a policy decide from now on.
+    pub(crate) fn activate(&mut self, active: Active) {
+        self.active = Some(active);
+        self.last_known = None;
+        self.lost = None;
+        self.refused_config = None;
+        self.failures = 0;
+        self.last_error = None;
+        self.policy_state.clear();
     }
 
     /// The pods that the watch shows, corrected by what was just done.
@@ -136,10 +154,11 @@ pub async fn reconcile(
 
     let pods = state.overlay(context.pods.of(&uid));
     let source = object.spec.policy.as_ref().and_then(|p| Source::of(&user.0, p));
+    let fence = Fence::new(&context, &object, source.as_ref());
     let trouble = settle_policy(&object, &context, &mut state, source.as_ref(), &user).await;
 
-    let (judged, unclear) = judge_pods(&object, &context, &state, &pods, now).await;
-    remember(&mut state.memory.pods, &pods, &judged, now);
+    let judged = judge_pods(&object, &context, &state, &pods, now).await;
+    remember(&mut state.memory.pods, &pods, &judged.verdicts, &judged.by_probe, now);
     let memories = state.memory.pods.clone();
     let snapshot = Snapshot { pods: &pods, memories: &memories };
     let counts = snapshot.counts();
@@ -147,11 +166,16 @@ pub async fn reconcile(
 
     let (asked, policy_wake) =
         ask(&object, &context, &mut state, snapshot, &counts, &hash, trouble.as_ref(), now).await;
+    if let Some(reason) = fence.broken() {
+        tracing::info!(namespace = user.0, name = user.1, reason, "decision dropped, deciding again");
+        context.metrics.policies.dropped(reason);
+        return Ok(Action::requeue(Duration::ZERO));
+    }
     let unanswered = match &asked {
         Asked::Failed { error } if state.active.is_some() => Some(error.clone()),
         _ => None,
     };
-    state.last_error = unclear.or(unanswered);
+    state.last_error = judged.error.or(unanswered);
     state.failures = if state.last_error.is_some() { state.failures.saturating_add(1) } else { 0 };
     let bounds = Bounds {
         minimum: object.spec.min_replicas,
@@ -183,13 +207,13 @@ pub async fn reconcile(
     };
     let plan = plan(snapshot, &counts, &decision, &settings, &mut state.memory, now);
 
-    let failed = apply_plan(&object, &context, &mut state, &plan.actions, &hash, touched).await;
+    let failed = apply_plan(&object, &context, &mut state, &plan.actions, &fence, &hash, touched).await;
 
     let last_error = state.last_error.clone();
     let facts = Facts {
         by: deciding(&state),
         digest: scaling_policy(&state).map(|a| a.policy.digest().to_string()),
-        policy: source.as_ref().map(|s| policy_status(&context, &state, s, &user)),
+        policy: source.as_ref().map(|s| policy_status(&context, &state, s)),
         policy_trouble: trouble.or_else(|| last_error.map(|e| ("CallFailed".to_owned(), e))),
         template_error,
         template_tried: state.template.is_some(),
@@ -210,7 +234,7 @@ pub async fn reconcile(
     let retry = (state.failures > 0).then(|| Duration::from_secs(1 << state.failures.min(6)));
     let refused = state.refused.as_ref().filter(|(t, _)| *t > Timestamp::now()).map(|(t, _)| until(*t));
     let wake =
-        [plan.wake_at.map(until), status_wake, policy_wake, retry, refused].into_iter().flatten().min();
+        [plan.wake_at.map(until), status_wake, policy_wake, judged.wake, retry, refused].into_iter().flatten().min();
     // A moment more than asked, so that the look comes after what it waits for.
     Ok(wake.map_or_else(Action::await_change, |w| Action::requeue(w + Duration::from_millis(2))))
 }
@@ -232,12 +256,14 @@ async fn apply_plan(
     context: &Context,
     state: &mut PoolState,
     actions: &[Step],
+    fence: &Fence<'_>,
     hash: &str,
     touched: Option<Instant>,
 ) -> Option<ReconcileError> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let mut failed = None;
+    let mut void = None;
 
     let slots: Vec<u32> = actions
         .iter()
@@ -247,9 +273,22 @@ async fn apply_plan(
         context.metrics.reacted(at.elapsed());
     }
     let mut outcomes = stream::iter(slots)
-        .map(|slot| async move { (slot, apply::create(context, object, slot, hash).await) })
+        .map(|slot| async move {
+            // A plan of many pods takes a while, in which it may become void.
+            match fence.broken() {
+                Some(reason) => (slot, Err(reason)),
+                None => (slot, Ok(apply::create(context, object, slot, hash).await)),
+            }
+        })
         .buffer_unordered(CREATES_AT_A_TIME);
     while let Some((slot, outcome)) = outcomes.next().await {
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(reason) => {
+                void.get_or_insert(reason);
+                continue;
+            }
+        };
         match outcome {
             Created::Made(pod) => {
                 tracing::info!(kind = "HotStandbyDeployment", namespace, name, pod = pod.name, "pod created");
@@ -286,6 +325,10 @@ async fn apply_plan(
 
     for action in actions {
         let Step::Remove { name: pod, uid, resource_version, reason } = action else { continue };
+        if let Some(reason) = fence.broken() {
+            void.get_or_insert(reason);
+            break;
+        }
         match apply::remove(context, namespace, pod, uid, resource_version.as_deref()).await {
             Ok(true) => {
                 tracing::info!(namespace, name, pod, reason = reason.as_str(), "pod removed");
@@ -300,6 +343,11 @@ async fn apply_plan(
                 failed.get_or_insert(ReconcileError::Remove(pod.clone(), error));
             }
         }
+    }
+    if let Some(reason) = void {
+        // Whatever broke the fence asks for another look.
+        tracing::info!(namespace, name, reason, "the rest of a decision dropped, deciding again");
+        context.metrics.policies.dropped(reason);
     }
     failed
 }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use stoker_api::{BusyProbe, HotStandbyDeployment};
+use stoker_api::{BusyProbe, BusyProbeMode, HotStandbyDeployment};
 use stoker_core::pod::{Phase, PodView};
 use stoker_core::pool::{Asked, Counts, LimitedBy, Previous, Snapshot};
-use stoker_core::verdict::{Judgement, PodMemories, Reading, Verdict, read};
+use stoker_core::verdict::{Judgement, PodMemories, Reading, Verdict, probe_since, read};
 use stoker_policy::contract::types::{PodState, PoolIdentity};
 use stoker_policy::contract::{busyness, scaling};
 
@@ -79,7 +79,8 @@ pub fn scaling_input(snapshot: Snapshot<'_>, c: &ScalingContext<'_>) -> scaling:
             idle: c.counts.idle,
             busy: c.counts.busy_for_sizing,
             claimed: 0,
-            unknown: c.counts.unknown,
+            // Those last seen busy are among the busy ones.
+            unknown: (c.counts.busy + c.counts.unknown).saturating_sub(c.counts.busy_for_sizing),
             terminating: c.counts.terminating,
             unschedulable: c.counts.unschedulable,
             failed: c.counts.failed,
@@ -179,6 +180,8 @@ pub fn busyness_input(
                 probe: probe(pod, &object.spec.busy_probe),
                 probe_age: 0,
                 probe_says: verdict_state(says.verdict),
+                probe_says_since: millis(probe_since(memory, says.verdict, now)),
+                probe_says_results: 0,
                 extensions: Vec::new(),
             }
         })
@@ -187,9 +190,20 @@ pub fn busyness_input(
         now: millis(now),
         pool: identity(object),
         config: config.to_owned(),
+        asks: Some(question(&object.spec.busy_probe)),
         pods: evidence,
         extensions: Vec::new(),
     }
+}
+
+fn question(probe: &BusyProbe) -> busyness::Question {
+    let (kind, subject) = match probe.mode {
+        BusyProbeMode::Annotation => (busyness::ProbeKind::Annotation, probe.annotation_key.clone()),
+        BusyProbeMode::Condition => {
+            (busyness::ProbeKind::Condition, probe.condition.clone().unwrap_or_default().type_)
+        }
+    };
+    busyness::Question { kind, subject, period: 0 }
 }
 
 fn probe(pod: &PodView, probe: &BusyProbe) -> busyness::Probe {

@@ -56,6 +56,14 @@ pub enum StartError {
     /// The policy host does not start.
     #[error("{0}")]
     PolicyHost(String),
+    /// The folder for the last good policies cannot be used.
+    #[error("the policy cache {folder} cannot be used: {error}; make the folder writable or choose another with --policy-cache")]
+    PolicyCache {
+        /// The folder.
+        folder: String,
+        /// What happened.
+        error: std::io::Error,
+    },
     /// The address is taken or not ours.
     #[error("cannot listen on {address}: {error}; choose another with --listen")]
     Listen {

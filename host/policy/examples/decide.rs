@@ -30,7 +30,7 @@ async fn main() {
             // The first tenth warms up.
             if round >= ROUNDS / 10 {
                 whole.push(started.elapsed());
-                alone.push(answer.took);
+                alone.push(answer.timing.total());
             }
             if round == 0 && !answer.log.is_empty() {
                 println!("{:?} {:?}", answer.value, answer.log);

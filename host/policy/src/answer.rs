@@ -2,7 +2,7 @@
 //! positions. Each refusal is a sentence about the answer and the bound.
 
 use crate::contract::{busyness, scaling, settings, types, warm_up};
-use crate::log::cut;
+use crate::log::{cut, printable};
 
 const MAX_DESIRED: u32 = 1_000_000;
 const MAX_REASON: usize = 1 << 10;
@@ -74,11 +74,7 @@ pub(crate) fn scale(answer: &mut scaling::Decision, input: &scaling::Input) -> C
         return Err(format!("scale answered desired {desired}, at most {MAX_DESIRED} is allowed"));
     }
     common("scale", &mut answer.reason, &answer.state, &answer.extensions)?;
-    if let Some(wake) = answer.wake_after
-        && !(MIN_WAKE_MS..=DAY_MS).contains(&wake)
-    {
-        return Err(format!("scale answered wake-after {wake} ms, {MIN_WAKE_MS} to {DAY_MS} are allowed"));
-    }
+    wake("scale", answer.wake_after)?;
     victims(&answer.victims, &input.pods)
 }
 
@@ -122,6 +118,7 @@ pub(crate) fn classify(answer: &mut [busyness::Verdict], pods: usize) -> Checked
     for (index, verdict) in answer.iter_mut().enumerate() {
         at_most("classify", "a reason", verdict.reason.len(), MAX_VERDICT_REASON)?;
         printable(&mut verdict.reason);
+        wake("classify", verdict.wake_after)?;
         if let Some((used, total)) = verdict.slots
             && used > total
         {
@@ -153,18 +150,20 @@ fn common(call: &str, reason: &mut String, state: &[u8], extensions: &types::Ext
         .try_for_each(|(name, value)| at_most(call, "an extension", name.len() + value.len(), MAX_EXTENSION))
 }
 
+fn wake(call: &str, after: Option<u64>) -> Checked {
+    match after {
+        Some(wake) if !(MIN_WAKE_MS..=DAY_MS).contains(&wake) => {
+            Err(format!("{call} answered wake-after {wake} ms, {MIN_WAKE_MS} to {DAY_MS} are allowed"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn at_most(call: &str, what: &str, bytes: usize, max: usize) -> Checked {
     if bytes <= max {
         return Ok(());
     }
     Err(format!("{call} answered with {what} of {bytes} bytes, at most {max} are allowed"))
-}
-
-/// Takes out what a terminal would act on: the text is shown to people.
-fn printable(text: &mut String) {
-    if text.contains(char::is_control) {
-        *text = text.replace(char::is_control, " ");
-    }
 }
 
 #[cfg(test)]

@@ -25,8 +25,24 @@ pub struct Answer<T> {
     pub log: Vec<LogLine>,
     /// How many more lines there were.
     pub log_dropped: u32,
-    /// From instantiation to the end of the call, without the wait for a thread.
-    pub took: Duration,
+    /// How long it took.
+    pub timing: Timing,
+}
+
+/// How long a call took, without the wait for a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Making the instance; its start functions are part of it.
+    pub instantiate: Duration,
+    /// The call itself.
+    pub call: Duration,
+}
+
+impl Timing {
+    /// Both together.
+    pub fn total(self) -> Duration {
+        self.instantiate + self.call
+    }
 }
 
 /// Why the guest's function gave nothing.
@@ -51,7 +67,7 @@ pub(crate) fn run<T>(
     seed: Seed,
     call: &'static str,
     function: impl FnOnce(&mut Store<State>, &Instance) -> Result<T, Failure>,
-) -> Result<Answer<T>, CallError> {
+) -> (Result<Answer<T>, CallError>, Timing) {
     let limits = limits.clamped();
     let started = Instant::now();
     let running = clock.run();
@@ -62,20 +78,24 @@ pub(crate) fn run<T>(
     // Set once: instantiation, which may run the guest's start functions, counts, too.
     store.set_epoch_deadline(Clock::ticks(limits.timeout));
 
-    let result = match policy.pre.instantiate(&mut store) {
+    let instance = policy.pre.instantiate(&mut store);
+    let instantiate = started.elapsed();
+    let result = match instance {
         Ok(instance) => function(&mut store, &instance),
         Err(error) => Err(Failure::Engine(error)),
     };
     drop(running);
     let mut state = store.into_data();
-    match result {
+    let timing = Timing { instantiate, call: started.elapsed().saturating_sub(instantiate) };
+    let answer = match result {
         Ok(value) => {
             let (log, log_dropped) = state.log.finish();
-            Ok(Answer { value, log, log_dropped, took: started.elapsed() })
+            Ok(Answer { value, log, log_dropped, timing })
         }
         Err(Failure::Answer(problem)) => Err(CallError::Answer(problem)),
         Err(Failure::Engine(error)) => Err(in_words(&error, &mut state, limits, call)),
-    }
+    };
+    (answer, timing)
 }
 
 fn in_words(error: &wasmtime::Error, state: &mut State, limits: Limits, call: &'static str) -> CallError {

@@ -32,7 +32,7 @@ pub mod scaling {
 /// `stoker:policy/busyness`: which pods are busy.
 pub mod busyness {
     pub use super::bindings::exports::stoker::policy::busyness::{
-        Evidence, ExecAnswer, HttpAnswer, Input, Phase, Probe, Verdict, VerdictState,
+        Evidence, ExecAnswer, HttpAnswer, Input, Phase, Probe, ProbeKind, Question, Verdict, VerdictState,
     };
 }
 

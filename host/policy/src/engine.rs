@@ -29,8 +29,8 @@ const KEEP_RESIDENT: usize = 32 << 10;
 /// Beyond the end of a memory. Bounds are checked in code, so it needs to cover small offsets only.
 const GUARD_BYTES: u64 = 64 << 10;
 
-/// Builds the engine for at most `threads` calls at a time.
-pub(crate) fn build(threads: usize) -> Result<Engine, HostError> {
+/// The engine that runs components, for at most `threads` calls at a time.
+pub(crate) fn runner(threads: usize) -> Result<Engine, HostError> {
     let threads = u32::try_from(threads).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(threads)
@@ -45,9 +45,24 @@ pub(crate) fn build(threads: usize) -> Result<Engine, HostError> {
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(KEEP_RESIDENT);
 
+    let mut config = settings();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    engine(&config)
+}
+
+/// The engine that compiles what [`runner`] runs, without room for instances.
+pub(crate) fn compiler() -> Result<Engine, HostError> {
+    engine(&settings())
+}
+
+fn engine(config: &Config) -> Result<Engine, HostError> {
+    Engine::new(config).map_err(|error| HostError::Engine(format!("{error:#}")))
+}
+
+/// What compiled code depends on: the same for both engines.
+fn settings() -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .memory_reservation(Limits::MAX_MEMORY_BYTES as u64)
         .memory_guard_size(GUARD_BYTES)
         .epoch_interruption(true)
@@ -59,7 +74,7 @@ pub(crate) fn build(threads: usize) -> Result<Engine, HostError> {
         .shared_memory(false)
         // A trap's message is for people who have the source, not the addresses.
         .wasm_backtrace_max_frames(None);
-    Engine::new(&config).map_err(|error| HostError::Engine(format!("{error:#}")))
+    config
 }
 
 /// Advances the engine's epoch while calls run, and sleeps while none does.

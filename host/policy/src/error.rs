@@ -50,12 +50,36 @@ pub enum Refusal {
     /// The compiler gave up.
     #[error("the component does not compile: {0}")]
     Compile(String),
+    /// Compiling took more processor time than [`crate::CompileLimits::cpu`].
+    #[error(
+        "compiling the component takes more than {} s of processor time: make it smaller, leave out code that is not needed, split large functions", limit.as_secs()
+    )]
+    CompileTime {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Compiling took more memory than [`crate::CompileLimits::memory_bytes`].
+    #[error(
+        "compiling the component takes more than {} MiB of memory: make it smaller, leave out code that is not needed, split large functions", limit >> 20
+    )]
+    CompileMemory {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The fault is not the component's; another try may succeed.
+    #[error("the component could not be compiled: {0}")]
+    Host(String),
     /// `describe`, the first call, failed.
     #[error("describe failed: {0}")]
     Describe(#[source] CallError),
 }
 
 impl Refusal {
+    /// Whether another try with the same bytes may end differently.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Host(_) | Self::Describe(_))
+    }
+
     /// A short name for metric labels.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -65,6 +89,9 @@ impl Refusal {
             Self::Damaged(_) => "damaged",
             Self::Contract(_) => "contract",
             Self::Compile(_) => "compile",
+            Self::CompileTime { .. } => "compile-time",
+            Self::CompileMemory { .. } => "compile-memory",
+            Self::Host(_) => "host",
             Self::Describe(_) => "describe",
         }
     }

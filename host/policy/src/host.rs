@@ -1,6 +1,7 @@
 //! The policy host that the operator holds: asks policies on the policy threads, and hands out
 //! their answers. It may block nobody who calls it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
@@ -10,11 +11,13 @@ use wasmtime::{Engine, Store};
 
 use crate::answer;
 use crate::call::{self, Answer, Failure};
+use crate::compile::{CompileLimits, Queue};
 use crate::contract::{busyness, scaling, warm_up};
 use crate::engine::{self, Clock};
 use crate::error::{CallError, ConfigRefusal, HostError, Refusal};
 use crate::limits::Limits;
-use crate::loader::{Cache, Compilers};
+use crate::loader::Cache;
+use crate::observer::{Nobody, Observer};
 use crate::policy::{self, Linked, Policy};
 use crate::state::{Seed, State};
 use crate::workers::Workers;
@@ -28,9 +31,14 @@ pub struct HostOptions {
     /// Calls of one policy that may wait for a thread. Default 4096: a call waits for each object,
     /// and a restart asks for all of them.
     pub max_waiting: usize,
-    /// Components that are compiled at the same time. Default 2, so that one which takes long does
-    /// not hold up the others.
+    /// Components that are compiled at the same time; at least two, so that one which takes long
+    /// leaves a place for the others. Default 2.
     pub compilers: usize,
+    /// What compiling one component may cost.
+    pub compile_limits: CompileLimits,
+    /// The program whose `compile MEMORY-BYTES CPU-SECONDS` runs [`crate::compile_program`].
+    /// Default: the running program itself, also when its file has been replaced since.
+    pub compiler: PathBuf,
     /// Largest component. Default 32 MiB.
     pub max_component_bytes: usize,
 }
@@ -42,6 +50,8 @@ impl Default for HostOptions {
             threads: processors.clamp(2, 4),
             max_waiting: 4096,
             compilers: 2,
+            compile_limits: CompileLimits::default(),
+            compiler: "/proc/self/exe".into(),
             max_component_bytes: 32 << 20,
         }
     }
@@ -56,7 +66,10 @@ pub(crate) struct Inner {
     pub(crate) linker: Linker<State>,
     pub(crate) max_component_bytes: usize,
     pub(crate) cache: Cache,
-    pub(crate) compilers: Compilers,
+    pub(crate) compilers: Arc<Queue>,
+    pub(crate) compile_limits: CompileLimits,
+    pub(crate) compiler: PathBuf,
+    pub(crate) observer: Arc<dyn Observer>,
     clock: Arc<Clock>,
     workers: Workers,
 }
@@ -67,13 +80,24 @@ impl PolicyHost {
     /// # Errors
     /// When the engine or a thread does not start.
     pub fn new(options: HostOptions) -> Result<Self, HostError> {
+        Self::observed(options, Arc::new(Nobody))
+    }
+
+    /// Starts the threads; `observer` is told of all work.
+    ///
+    /// # Errors
+    /// When the engine or a thread does not start.
+    pub fn observed(options: HostOptions, observer: Arc<dyn Observer>) -> Result<Self, HostError> {
         let threads = options.threads.max(2);
-        let engine = engine::build(threads)?;
+        let engine = engine::runner(threads)?;
         let linker = policy::linker(&engine).map_err(|error| HostError::Engine(format!("{error:#}")))?;
         Ok(Self(Arc::new(Inner {
             clock: Arc::new(Clock::start(&engine)?),
             workers: Workers::start(threads, options.max_waiting.max(1))?,
-            compilers: Compilers::start(options.compilers.max(1))?,
+            compilers: Queue::new(options.compilers),
+            compile_limits: options.compile_limits,
+            compiler: options.compiler,
+            observer,
             cache: Cache::default(),
             max_component_bytes: options.max_component_bytes,
             linker,
@@ -81,16 +105,24 @@ impl PolicyHost {
         })))
     }
 
+    /// The policy that `bytes` are, for nobody in particular: see [`Self::load_for`].
+    ///
+    /// # Errors
+    /// Why the component is not used.
+    pub async fn load(&self, bytes: Arc<[u8]>) -> Result<Arc<Policy>, Refusal> {
+        self.load_for("", bytes).await
+    }
+
     /// The policy that `bytes` are: checked against the contract, compiled, linked and described.
     ///
     /// The work is done once for a digest, even when many ask at once, and kept for as long as
-    /// somebody holds the policy. It goes on when the caller gives up.
+    /// somebody holds the policy, or it is among the last ones that were wanted. When everybody
+    /// who asked has given up, the work ends. Tenants (namespaces, say) take turns at the compiler.
     ///
     /// # Errors
-    /// Why the component is not used. That it does not fit or does not compile is remembered for
-    /// a minute.
-    pub async fn load(&self, bytes: Arc<[u8]>) -> Result<Arc<Policy>, Refusal> {
-        crate::loader::load(&self.0, bytes).await
+    /// Why the component is not used. Unless [`Refusal::may_pass`], that is remembered.
+    pub async fn load_for(&self, tenant: &str, bytes: Arc<[u8]>) -> Result<Arc<Policy>, Refusal> {
+        crate::loader::load(&self.0, tenant, bytes).await
     }
 
     /// Asks the policy whether it takes `config`, a JSON text.
@@ -205,7 +237,7 @@ fn missing(interface: &str) -> Failure {
 impl Inner {
     /// Puts a call into the queue. The answer arrives on the receiver; whoever drops it before a
     /// thread is free saves the call.
-    pub(crate) fn submit<T: Send + 'static>(
+    fn submit<T: Send + 'static>(
         &self,
         linked: &Arc<Linked>,
         limits: Limits,
@@ -219,20 +251,20 @@ impl Inner {
             if sender.is_closed() {
                 return None;
             }
-            let started = std::time::Instant::now();
-            let answer = call::run(&policy, &clock, limits, seed, call, |store, instance| {
+            let (answer, timing) = call::run(&policy, &clock, limits, seed, call, |store, instance| {
                 function(&policy, store, instance)
             });
-            let took = started.elapsed();
+            let outcome = answer.as_ref().err().map_or("ok", CallError::kind);
+            policy.observer.called(&policy.digest, call, outcome, timing);
             // Nobody may be left to hear it, which is fine.
             let _ = sender.send(answer);
-            Some(took)
+            Some(timing.total())
         });
         self.workers.submit(&linked.lane, job)?;
         Ok(receiver)
     }
 
-    async fn ask<T: Send + 'static>(
+    pub(crate) async fn ask<T: Send + 'static>(
         &self,
         linked: &Arc<Linked>,
         limits: Limits,
@@ -248,6 +280,6 @@ impl Inner {
 }
 
 /// The thread dropped the call instead of answering.
-pub(crate) fn gone(call: &str) -> CallError {
+fn gone(call: &str) -> CallError {
     CallError::Host(format!("{call} was dropped by its thread"))
 }

@@ -2,7 +2,7 @@
 //! of its pods are busy, and how early a warm-up begins. The contract is `wit/policy.wit`.
 //!
 //! ```text
-//! bytes ─ check ─ compile ─ link ─ describe ─▶ Policy        once for a digest, off to the side
+//! bytes ─ check ─ compile (in a child) ─ link ─ describe ─▶ Policy    once for a digest
 //! input ─▶ queue ─▶ thread: fresh instance ─ call ─ validate ─▶ Answer      for each decision
 //! ```
 //!
@@ -12,10 +12,10 @@
 #![deny(missing_docs)]
 
 mod answer;
-mod artefact;
 pub mod builtin;
 mod call;
 mod check;
+mod compile;
 pub mod contract;
 mod digest;
 mod engine;
@@ -24,16 +24,19 @@ mod host;
 mod limits;
 mod loader;
 mod log;
+mod observer;
 mod policy;
 mod state;
 mod wasi;
 mod workers;
 
-pub use call::Answer;
+pub use call::{Answer, Timing};
+pub use compile::{CompileCost, CompileLimits, compile_program};
 pub use contract::settings::Info;
 pub use digest::{Digest, DigestError};
 pub use error::{CallError, ConfigRefusal, HostError, Refusal};
 pub use host::{HostOptions, PolicyHost};
 pub use limits::Limits;
 pub use log::{LogLevel, LogLine};
+pub use observer::Observer;
 pub use policy::{Exports, Policy};

@@ -1,53 +1,65 @@
-//! From bytes to a policy, once for a digest, on threads of its own: compiling takes long, and
-//! nothing that decides may wait for it.
+//! From bytes to a policy, once for a digest, off to the side: compiling takes long, and nothing
+//! that decides may wait for it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use wasmtime::Store;
 use wasmtime::component::Instance;
 
-use crate::artefact::Artefact;
 use crate::call::Failure;
+use crate::compile::{Artefact, CompileCost, Ended, Pace, compile};
 use crate::contract::settings::Info;
 use crate::digest::Digest;
-use crate::error::{HostError, Refusal};
-use crate::host::{Inner, gone};
+use crate::error::Refusal;
+use crate::host::Inner;
 use crate::limits::Limits;
 use crate::policy::{Linked, Policy};
 use crate::state::{Seed, State};
 use crate::{answer, check};
 
-/// How long a refusal stands. The same bytes stay refused, so this only bounds the memory for it.
-const REFUSAL_STANDS: Duration = Duration::from_secs(60);
-/// Compilers recurse over the code that they compile.
-const COMPILER_STACK: usize = 8 << 20;
+/// How long a refusal is remembered. The same bytes stay refused, so this only bounds the memory
+/// for it.
+const REFUSAL_STANDS: Duration = Duration::from_secs(3600);
+/// Refusals remembered at most.
+const REFUSALS: usize = 1024;
+/// Policies that are kept although nobody holds them, most recently loaded ones: who swaps between
+/// two policies, or deletes and makes an object anew, does not wait for the compiler again.
+const KEPT: usize = 16;
+/// Machine code of those that are kept.
+const KEPT_BYTES: usize = 64 << 20;
 
 type Outcome = Result<Arc<Policy>, Refusal>;
-type Job = Box<dyn FnOnce() + Send>;
+type Announcer = watch::Sender<Option<Outcome>>;
 
 /// What is known of each digest.
 #[derive(Default)]
 pub(crate) struct Cache {
-    entries: Mutex<HashMap<Digest, Entry>>,
+    known: Mutex<Known>,
     compiled: AtomicU64,
 }
 
+#[derive(Default)]
+struct Known {
+    entries: HashMap<Digest, Entry>,
+    /// The last ones that were loaded or asked for, newest first.
+    kept: VecDeque<Arc<Policy>>,
+}
+
 enum Entry {
-    Loading(watch::Receiver<Option<Outcome>>),
+    Loading(Announcer),
     Loaded(Weak<Policy>),
     Refused(Refusal, Instant),
 }
 
 impl Cache {
-    fn entries(&self) -> MutexGuard<'_, HashMap<Digest, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn compiled(&self) -> u64 {
@@ -56,54 +68,83 @@ impl Cache {
 
     /// Puts the outcome in the place of the loading entry, and forgets what nobody needs.
     fn settle(&self, digest: Digest, outcome: &Outcome) {
-        let mut entries = self.entries();
-        match outcome {
-            Ok(policy) => entries.insert(digest, Entry::Loaded(Arc::downgrade(policy))),
-            // The next try may end differently.
-            Err(Refusal::Describe(_)) => entries.remove(&digest),
-            Err(refusal) => entries.insert(digest, Entry::Refused(refusal.clone(), Instant::now())),
+        let mut known = self.known();
+        let dropped = match outcome {
+            Ok(policy) => {
+                known.entries.insert(digest, Entry::Loaded(Arc::downgrade(policy)));
+                known.keep(policy)
+            }
+            Err(refusal) => {
+                if refusal.may_pass() {
+                    known.entries.remove(&digest);
+                } else {
+                    known.entries.insert(digest, Entry::Refused(refusal.clone(), Instant::now()));
+                }
+                Vec::new()
+            }
         };
-        entries.retain(|_, entry| match entry {
+        known.clean();
+        drop(known);
+        // Outside of the lock: a policy takes its machine code with it.
+        drop(dropped);
+    }
+
+    /// Gives the loading up if nobody waits for it. Who begins to wait does so under the same lock.
+    fn abandon(&self, digest: &Digest, announcer: &Announcer) -> bool {
+        let mut known = self.known();
+        let nobody = announcer.receiver_count() == 0;
+        if nobody {
+            known.entries.remove(digest);
+        }
+        nobody
+    }
+}
+
+impl Known {
+    /// Notes that a policy was wanted; returns those that are kept no longer.
+    fn keep(&mut self, policy: &Arc<Policy>) -> Vec<Arc<Policy>> {
+        self.kept.retain(|kept| !Arc::ptr_eq(kept, policy));
+        self.kept.push_front(Arc::clone(policy));
+        let mut bytes = 0;
+        let fitting = |policy: &&Arc<Policy>| {
+            bytes += policy.code_bytes;
+            bytes <= KEPT_BYTES
+        };
+        // The newest one is kept whatever its size.
+        let fit = self.kept.iter().take(KEPT).take_while(fitting).count().max(1);
+        self.kept.drain(fit..).collect()
+    }
+
+    fn clean(&mut self) {
+        self.entries.retain(|_, entry| match entry {
             Entry::Loading(_) => true,
             Entry::Loaded(policy) => policy.strong_count() > 0,
             Entry::Refused(_, since) => since.elapsed() < REFUSAL_STANDS,
         });
-    }
-}
-
-/// The threads that compile. They end when this is dropped.
-pub(crate) struct Compilers(mpsc::Sender<Job>);
-
-impl Compilers {
-    pub(crate) fn start(threads: usize) -> Result<Self, HostError> {
-        let (sender, receiver) = mpsc::channel::<Job>();
-        let receiver = Arc::new(Mutex::new(receiver));
-        for number in 0..threads {
-            let receiver = Arc::clone(&receiver);
-            let next = move || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            thread::Builder::new()
-                .name(format!("compile-{number}"))
-                .stack_size(COMPILER_STACK)
-                .spawn(move || {
-                    while let Ok(job) = next() {
-                        job();
-                    }
-                })
-                .map_err(|error| HostError::Thread(error.to_string()))?;
+        let refused = |(digest, entry): (&Digest, &Entry)| match entry {
+            Entry::Refused(_, since) => Some((*since, digest.clone())),
+            _ => None,
+        };
+        if self.entries.len() > REFUSALS {
+            let mut refusals: Vec<_> = self.entries.iter().filter_map(refused).collect();
+            refusals.sort_unstable();
+            let surplus = refusals.len().saturating_sub(REFUSALS);
+            for (_, digest) in &refusals[..surplus] {
+                self.entries.remove(digest);
+            }
         }
-        Ok(Self(sender))
     }
 }
 
-pub(crate) async fn load(host: &Arc<Inner>, bytes: Arc<[u8]>) -> Outcome {
+pub(crate) async fn load(host: &Arc<Inner>, tenant: &str, bytes: Arc<[u8]>) -> Outcome {
     let digest = Digest::of(&bytes);
-    let mut receiver = match begin(host, digest, bytes) {
+    let mut receiver = match begin(host, tenant, digest, bytes) {
         Begun::Known(outcome) => return outcome,
         Begun::Loading(receiver) => receiver,
     };
     match receiver.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
         Ok(Some(outcome)) => outcome,
-        _ => Err(Refusal::Describe(gone("load"))),
+        _ => Err(Refusal::Host("the work was dropped".into())),
     }
 }
 
@@ -113,63 +154,134 @@ enum Begun {
 }
 
 /// Finds what is known of the digest, or has the work begun.
-fn begin(host: &Arc<Inner>, digest: Digest, bytes: Arc<[u8]>) -> Begun {
-    let mut entries = host.cache.entries();
-    let entry = entries.entry(digest.clone());
-    if let MapEntry::Occupied(entry) = &entry {
-        match entry.get() {
-            Entry::Loading(receiver) => return Begun::Loading(receiver.clone()),
-            Entry::Loaded(policy) => {
-                if let Some(policy) = policy.upgrade() {
-                    return Begun::Known(Ok(policy));
-                }
-            }
-            Entry::Refused(refusal, since) if since.elapsed() < REFUSAL_STANDS => {
-                return Begun::Known(Err(refusal.clone()));
-            }
-            Entry::Refused(..) => {}
+fn begin(host: &Arc<Inner>, tenant: &str, digest: Digest, bytes: Arc<[u8]>) -> Begun {
+    let mut known = host.cache.known();
+    let found = match known.entries.get(&digest) {
+        Some(Entry::Loading(announcer)) => return Begun::Loading(announcer.subscribe()),
+        Some(Entry::Loaded(policy)) => policy.upgrade(),
+        Some(Entry::Refused(refusal, since)) if since.elapsed() < REFUSAL_STANDS => {
+            return Begun::Known(Err(refusal.clone()));
         }
+        _ => None,
+    };
+    if let Some(policy) = found {
+        let dropped = known.keep(&policy);
+        drop(known);
+        drop(dropped);
+        return Begun::Known(Ok(policy));
     }
-    let (sender, receiver) = watch::channel(None);
-    entry.insert_entry(Entry::Loading(receiver.clone()));
-    drop(entries);
+    let (announcer, receiver) = watch::channel(None);
+    known.entries.insert(digest.clone(), Entry::Loading(announcer.clone()));
+    drop(known);
 
-    let this = Arc::clone(host);
-    let job = Box::new(move || {
-        let outcome = catch_unwind(AssertUnwindSafe(|| prepare(&this, &digest, &bytes)))
-            .unwrap_or_else(|_| Err(Refusal::Compile("the compiler panicked; report this component".into())));
-        this.cache.settle(digest, &outcome);
-        // Not before the last use of the host: who waits may drop theirs.
-        drop(this);
-        sender.send_replace(Some(outcome));
-    });
-    // The threads live as long as the host; should they be gone, the receiver says so.
-    let _ = host.compilers.0.send(job);
+    let loading = Loading { host: Arc::clone(host), digest, announcer, settled: false };
+    tokio::spawn(loading.run(tenant.to_owned(), bytes));
     Begun::Loading(receiver)
 }
 
-/// All that stands between bytes and a policy. Runs on a compiler thread.
-fn prepare(host: &Inner, digest: &Digest, bytes: &[u8]) -> Outcome {
-    check::check(bytes, host.max_component_bytes)?;
+/// The work on one digest. Dropped unfinished, by a panic or the end of the runtime, it leaves no
+/// entry behind that would never end.
+struct Loading {
+    host: Arc<Inner>,
+    digest: Digest,
+    announcer: Announcer,
+    settled: bool,
+}
+
+impl Loading {
+    async fn run(mut self, tenant: String, bytes: Arc<[u8]>) {
+        let outcome = {
+            let mut work = pin!(prepare(&self.host, &tenant, &self.digest, &bytes));
+            loop {
+                tokio::select! {
+                    outcome = &mut work => break Some(outcome),
+                    () = self.announcer.closed() => {
+                        if self.host.cache.abandon(&self.digest, &self.announcer) {
+                            break None;
+                        }
+                    }
+                }
+            }
+        };
+        self.settled = true;
+        let Some(outcome) = outcome else { return };
+        self.host.cache.settle(self.digest.clone(), &outcome);
+        self.announcer.send_replace(Some(outcome));
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.host.cache.known().entries.remove(&self.digest);
+        }
+    }
+}
+
+/// All that stands between bytes and a policy.
+async fn prepare(host: &Arc<Inner>, tenant: &str, digest: &Digest, bytes: &Arc<[u8]>) -> Outcome {
     let started = Instant::now();
+    let (checked, max) = (Arc::clone(bytes), host.max_component_bytes);
+    apart(move || check::check(&checked, max)).await?;
     host.cache.compiled.fetch_add(1, Relaxed);
-    let artefact = Artefact::compile(&host.engine, bytes).map_err(Refusal::Compile)?;
-    let component = artefact.load(&host.engine).map_err(Refusal::Compile)?;
-    let linked = Arc::new(Linked::new(digest.clone(), &host.linker, &component)?);
-    let info = describe(host, &linked)?;
+    let (artefact, cost) = compiled(host, tenant, bytes).await;
+    let outcome = artefact.as_ref().err().map_or("ok", Refusal::kind);
+    host.observer.compiled(digest, outcome, cost);
+    let artefact = artefact?;
+    let code_bytes = artefact.len();
+    let (this, name) = (Arc::clone(host), digest.clone());
+    let linked = apart(move || {
+        let component = artefact.load(&this.engine).map_err(Refusal::Compile)?;
+        Linked::new(name, &this.linker, &component, &this.observer)
+    });
+    let linked = Arc::new(linked.await?);
+    let info = describe(host, &linked).await?;
     tracing::info!(
         digest = digest.short(),
         name = info.name,
         version = info.version,
         took = ?started.elapsed(),
-        "policy loaded"
+        compiled_in = ?cost.took,
+        "policy compiled"
     );
-    Ok(Arc::new(Policy { linked, info }))
+    Ok(Arc::new(Policy { linked, info, code_bytes }))
+}
+
+/// Does what keeps a thread busy on a thread of its own.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Refusal::Host(error.to_string())),
+    }
+}
+
+/// Tries within a short time first, so that what is quick does not wait for what is costly.
+async fn compiled(host: &Inner, tenant: &str, bytes: &[u8]) -> (Result<Artefact, Refusal>, CompileCost) {
+    let whole = host.compile_limits;
+    let mut limits = whole.quick();
+    let mut pace = Pace::Quick;
+    loop {
+        let place = host.compilers.place(tenant, pace).await;
+        let (ended, cost) = compile(&host.compiler, bytes, limits).await;
+        drop(place);
+        let refusal = match ended {
+            Ended::Done(artefact) => return (Ok(artefact), cost),
+            Ended::TimeUp if limits.cpu < whole.cpu => {
+                (limits, pace) = (whole, Pace::Slow);
+                continue;
+            }
+            Ended::TimeUp => Refusal::CompileTime { limit: whole.cpu },
+            Ended::Refused(refusal) => refusal,
+        };
+        return (Err(refusal), cost);
+    }
 }
 
 /// The first call. It also compares the types of everything that is exported, which takes an
 /// instance.
-fn describe(host: &Inner, linked: &Arc<Linked>) -> Result<Info, Refusal> {
+async fn describe(host: &Inner, linked: &Arc<Linked>) -> Result<Info, Refusal> {
     let run = |linked: &Linked, store: &mut Store<State>, instance: &Instance| {
         if let Err(error) = types_fit(linked, store, instance) {
             return Ok(Err(Refusal::Contract(format!("{error:#}"))));
@@ -179,10 +291,7 @@ fn describe(host: &Inner, linked: &Arc<Linked>) -> Result<Info, Refusal> {
         answer::info(&mut info).map_err(Failure::Answer)?;
         Ok(Ok(info))
     };
-    let answer = host
-        .submit(linked, Limits::DESCRIBE, Seed::default(), "describe", run)
-        .and_then(|receiver| receiver.blocking_recv().map_err(|_| gone("describe"))?);
-    match answer {
+    match host.ask(linked, Limits::DESCRIBE, Seed::default(), "describe", run).await {
         Ok(answer) => answer.value,
         Err(error) => Err(Refusal::Describe(error)),
     }

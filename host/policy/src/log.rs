@@ -50,13 +50,14 @@ pub(crate) struct Log {
 impl Log {
     /// Adds a message, cut to its limit.
     pub(crate) fn write(&mut self, level: LogLevel, message: &str) {
-        let message = cut(message, MAX_LINE);
+        let mut message = cut(message, MAX_LINE).to_owned();
+        printable(&mut message);
         if self.lines.len() == MAX_LINES || self.bytes + message.len() > MAX_BYTES {
             self.dropped = self.dropped.saturating_add(1);
             return;
         }
         self.bytes += message.len();
-        self.lines.push(LogLine { level, message: message.to_owned() });
+        self.lines.push(LogLine { level, message });
     }
 
     /// Adds to standard output or error; a line is noted when it ends.
@@ -108,6 +109,13 @@ impl Log {
                 self.write(level, &String::from_utf8_lossy(&line));
             }
         }
+    }
+}
+
+/// Takes out what a terminal would act on: the text is shown to people.
+pub(crate) fn printable(text: &mut String) {
+    if text.contains(char::is_control) {
+        *text = text.replace(char::is_control, " ");
     }
 }
 

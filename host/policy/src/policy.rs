@@ -9,6 +9,7 @@ use crate::contract::bindings::exports::stoker::policy::{busyness, scaling, sett
 use crate::contract::settings::Info;
 use crate::digest::Digest;
 use crate::error::Refusal;
+use crate::observer::Observer;
 use crate::state::State;
 use crate::wasi;
 use crate::workers::Lane;
@@ -28,6 +29,8 @@ pub struct Exports {
 pub struct Policy {
     pub(crate) linked: Arc<Linked>,
     pub(crate) info: Info,
+    /// Bytes of machine code and tables.
+    pub(crate) code_bytes: usize,
 }
 
 impl Policy {
@@ -69,11 +72,23 @@ pub(crate) struct Linked {
     pub(crate) scaling: Option<scaling::GuestIndices>,
     pub(crate) busyness: Option<busyness::GuestIndices>,
     pub(crate) warm_up: Option<warm_up::GuestIndices>,
+    pub(crate) observer: Arc<dyn Observer>,
+}
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        self.observer.forgotten(&self.digest);
+    }
 }
 
 impl Linked {
     /// Links a component whose names have been checked.
-    pub(crate) fn new(digest: Digest, base: &Linker<State>, component: &Component) -> Result<Self, Refusal> {
+    pub(crate) fn new(
+        digest: Digest,
+        base: &Linker<State>,
+        component: &Component,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, Refusal> {
         let contract = |error: wasmtime::Error| Refusal::Contract(format!("{error:#}"));
         let mut linker = base.clone();
         wasi::add_stubs(&mut linker, component).map_err(contract)?;
@@ -89,7 +104,8 @@ impl Linked {
             exports("busyness").then(|| busyness::GuestIndices::new(&pre)).transpose().map_err(contract)?;
         let warm_up =
             exports("warm-up").then(|| warm_up::GuestIndices::new(&pre)).transpose().map_err(contract)?;
-        Ok(Self { digest, lane: Lane::new(), pre, settings, scaling, busyness, warm_up })
+        let observer = Arc::clone(observer);
+        Ok(Self { digest, lane: Lane::new(), pre, settings, scaling, busyness, warm_up, observer })
     }
 }
 

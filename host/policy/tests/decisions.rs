@@ -51,6 +51,7 @@ async fn the_probe_decides_which_pods_are_busy() {
         now: 0,
         pool: fixtures::pool(),
         config: "{}".into(),
+        asks: None,
         pods: states.into_iter().map(evidence).collect(),
         extensions: vec![],
     };

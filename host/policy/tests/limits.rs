@@ -6,7 +6,7 @@ mod fixtures;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fixtures::{Guest, SPIN, builtin, host, input, limits, loaded};
+use fixtures::{Guest, SPIN, builtin, host, input, limits, loaded, options};
 use stoker_policy::{CallError, ConfigRefusal, HostOptions, Limits, PolicyHost};
 
 async fn scale_error(guest: Guest) -> CallError {
@@ -183,7 +183,7 @@ async fn i8_policies_that_hang_do_not_hold_up_another_ones_calls() {
 
 #[tokio::test]
 async fn calls_past_the_queue_are_turned_away() {
-    let host = PolicyHost::new(HostOptions { threads: 2, max_waiting: 2, ..HostOptions::default() }).unwrap();
+    let host = PolicyHost::new(HostOptions { max_waiting: 2, ..options() }).unwrap();
     let policy = host.load(Guest { scale: SPIN, ..Guest::default() }.bytes()).await.unwrap();
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..10 {

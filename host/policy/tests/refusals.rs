@@ -5,7 +5,7 @@ mod fixtures;
 
 use std::sync::Arc;
 
-use fixtures::{Guest, SPIN, host};
+use fixtures::{Guest, SPIN, host, options};
 use stoker_policy::{CallError, HostOptions, PolicyHost, Refusal};
 
 async fn refusal(guest: Guest) -> Refusal {
@@ -51,7 +51,7 @@ async fn a_component_with_any_byte_changed_is_loaded_or_refused_but_harms_nothin
 
 #[tokio::test]
 async fn a_component_past_the_size_limit_is_refused() {
-    let options = HostOptions { max_component_bytes: 100, ..HostOptions::default() };
+    let options = HostOptions { max_component_bytes: 100, ..options() };
     let bytes = Guest::default().bytes();
     let size = bytes.len();
     let refusal = PolicyHost::new(options).unwrap().load(bytes).await.unwrap_err();

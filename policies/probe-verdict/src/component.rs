@@ -27,17 +27,19 @@ impl settings::Guest for ProbeVerdict {
 
 impl busyness::Guest for ProbeVerdict {
     fn classify(input: busyness::Input) -> Vec<busyness::Verdict> {
-        input.pods.iter().map(verdict).collect()
+        let subject = input.asks.as_ref().map_or("", |asks| &asks.subject);
+        input.pods.iter().map(|pod| verdict(pod, subject)).collect()
     }
 }
 
-fn verdict(pod: &busyness::Evidence) -> busyness::Verdict {
+fn verdict(pod: &busyness::Evidence, subject: &str) -> busyness::Verdict {
     let starting = pod.probe_says == busyness::VerdictState::Starting;
     busyness::Verdict {
         state: pod.probe_says,
-        reason: words(found(&pod.probe), starting),
+        reason: words(found(&pod.probe), subject, starting),
         slots: None,
         spent: false,
+        wake_after: None,
     }
 }
 

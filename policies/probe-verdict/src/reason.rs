@@ -15,16 +15,16 @@ pub enum Found<'a> {
     Error(&'a str),
 }
 
-/// Says it in words. `starting` is a pod that is not able to work yet: then that is the reason,
+/// Says it in words. `subject` is the annotation's key or the condition's type; `starting` is a pod that is not able to work yet: then that is the reason,
 /// whatever the probe found.
-pub fn words(found: Found<'_>, starting: bool) -> String {
+pub fn words(found: Found<'_>, subject: &str, starting: bool) -> String {
     if starting {
         return "not ready yet".to_owned();
     }
     let text = match found {
         Found::Nothing => "no answer yet".to_owned(),
-        Found::Annotation(value) => is("annotation", value),
-        Found::Condition(status) => is("condition", status),
+        Found::Annotation(value) => is(&format!("annotation {subject}"), value),
+        Found::Condition(status) => is(&format!("condition {subject}"), status),
         Found::Http(status) => format!("HTTP {status}"),
         Found::Exec(code) => format!("exit code {code}"),
         Found::Redis(None) => is("Redis value", None),
@@ -67,11 +67,11 @@ mod tests {
     fn every_kind_of_probe_has_its_words() {
         for (found, text) in [
             (Found::Nothing, "no answer yet"),
-            (Found::Annotation(Some("true")), "annotation is true"),
-            (Found::Annotation(Some("")), "annotation is empty"),
-            (Found::Annotation(None), "annotation is absent"),
-            (Found::Condition(Some("False")), "condition is False"),
-            (Found::Condition(None), "condition is absent"),
+            (Found::Annotation(Some("true")), "annotation stoker.dev/busy is true"),
+            (Found::Annotation(Some("")), "annotation stoker.dev/busy is empty"),
+            (Found::Annotation(None), "annotation stoker.dev/busy is absent"),
+            (Found::Condition(Some("False")), "condition stoker.dev/busy is False"),
+            (Found::Condition(None), "condition stoker.dev/busy is absent"),
             (Found::Http(503), "HTTP 503"),
             (Found::Exec(-1), "exit code -1"),
             (Found::Redis(Some(b"busy")), "Redis value is busy"),
@@ -79,19 +79,19 @@ mod tests {
             (Found::Redis(None), "Redis value is absent"),
             (Found::Error("connection refused"), "no answer: connection refused"),
         ] {
-            assert_eq!(words(found, false), text);
+            assert_eq!(words(found, "stoker.dev/busy", false), text);
         }
     }
 
     #[test]
     fn a_starting_pod_is_said_to_be_starting() {
-        assert_eq!(words(Found::Error("connection refused"), true), "not ready yet");
+        assert_eq!(words(Found::Error("connection refused"), "", true), "not ready yet");
     }
 
     #[test]
     fn a_long_answer_is_cut_between_letters() {
         for letter in ["x", "é", "€", "🚂"] {
-            let text = words(Found::Error(&letter.repeat(300)), false);
+            let text = words(Found::Error(&letter.repeat(300)), "", false);
             assert!(text.len() <= MAXIMUM && text.len() > MAXIMUM - 8, "{} bytes", text.len());
             assert!(text.ends_with('…'));
         }
