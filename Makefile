@@ -18,8 +18,10 @@ setup-rust:
 	@hack/setup.sh rust
 
 .PHONY: build
+# All of the workspace everywhere: cargo gives dependencies the features of what is built together,
+# and builds them again for each other choice.
 build: setup-rust policies ## Build the operator into target/debug/stoker
-	cargo build --locked -p stoker
+	cargo build --locked --workspace --bins
 
 .PHONY: release
 release: setup-rust policies ## Build the operator into target/release/stoker
@@ -54,15 +56,20 @@ generated: build ## Check that generated files are current
 .PHONY: unit
 unit: build ## Test everything that needs no cluster
 	cd tests/cluster && go test ./...
-	cargo test --locked --workspace --exclude stoker-e2e
+	cargo test --locked --workspace
+
+# The files of tests/e2e/tests: their tests are ignored unless asked for, as they need the cluster.
+E2E_TESTS := $(patsubst tests/e2e/tests/%.rs,--test %,$(wildcard tests/e2e/tests/*.rs))
 
 .PHONY: e2e
 e2e: build cluster-up ## Test the operator on the local cluster
-	cargo test --locked -p stoker-e2e -- --test-threads=4
+	cargo test --locked --workspace $(E2E_TESTS) -- --ignored --test-threads=4
 
 .PHONY: bench
-bench: release cluster-up ## Measure the reaction to 200 flips of 20 pools
-	STOKER_BIN=$(CURDIR)/target/release/stoker cargo run --locked -p stoker-e2e --bin flips
+bench: build release cluster-up ## Measure: flips, flips beside bad policies (both on the local cluster), decisions
+	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips
+	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/beside
+	cargo run --locked --release -p stoker-policy --features bench --example decide
 
 .PHONY: test
 test: ## Everything that CI checks

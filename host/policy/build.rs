@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-const NAMES: [&str; 3] = ["buffer", "percent-buffer", "probe-verdict"];
+const NAMES: [&str; 6] =
+    ["buffer", "percent-buffer", "scheduled-buffer", "expression", "probe-verdict", "hysteresis"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

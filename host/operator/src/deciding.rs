@@ -61,7 +61,9 @@ pub(crate) async fn settle_policy(
         state.lost = restore(object, context, state, source, &digest).await.err();
     }
     let now = match (&state.active, &state.lost) {
-        (Some(active), _) => format!("the last good component {} goes on deciding", active.policy.digest().short()),
+        (Some(active), _) => {
+            format!("the last good component {} goes on deciding", active.policy.digest().short())
+        }
         (None, Some(lost)) => format!("{lost}, so the formula decides, and the target does not fall"),
         (None, None) => "the formula decides".to_owned(),
     };
@@ -91,7 +93,9 @@ fn wanted(
     match pin {
         Some(pin) if pin != digest => Wanted::Trouble((
             "DigestMismatch".to_owned(),
-            format!("{source} holds {digest}, but spec.policy.digest pins {pin}: restore those bytes or change the pin"),
+            format!(
+                "{source} holds {digest}, but spec.policy.digest pins {pin}: restore those bytes or change the pin"
+            ),
         )),
         _ => Wanted::Policy(policy),
     }
@@ -157,10 +161,15 @@ async fn restore(
         let kept = if context.cache.exists() { "" } else { " (`stoker run --policy-cache` would keep it)" };
         return Err(format!("the component {digest} that decided before the restart is not at hand{kept}"));
     };
-    let gone = |why: String| format!("the component {digest} that decided before the restart cannot be used: {why}");
+    let gone =
+        |why: String| format!("the component {digest} that decided before the restart cannot be used: {why}");
     let loaded = context.host.load_for(namespace.unwrap_or_default(), bytes).await;
     let policy = loaded.map_err(|refusal| gone(refusal.to_string()))?;
-    context.host.validate(&policy, &config, limits(object)).await.map_err(|refusal| gone(refusal.to_string()))?;
+    context
+        .host
+        .validate(&policy, &config, limits(object))
+        .await
+        .map_err(|refusal| gone(refusal.to_string()))?;
     tracing::info!(namespace, name = object.metadata.name, digest, "the last good policy was found again");
     state.activate(Active { policy, config, source: source.clone() });
     Ok(())
@@ -273,11 +282,7 @@ pub(crate) fn deciding(state: &PoolState) -> String {
     scaling_policy(state).map_or_else(|| "formula".to_owned(), |a| a.source.to_string())
 }
 
-pub(crate) fn policy_status(
-    context: &Context,
-    state: &PoolState,
-    source: &Source,
-) -> PolicyStatus {
+pub(crate) fn policy_status(context: &Context, state: &PoolState, source: &Source) -> PolicyStatus {
     PolicyStatus {
         source: source.to_string(),
         active_digest: state.active.as_ref().map(|a| a.policy.digest().to_string()),

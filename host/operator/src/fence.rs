@@ -19,21 +19,16 @@ pub struct Fence<'a> {
 
 impl<'a> Fence<'a> {
     /// Notes what holds now, before the policy is settled and asked.
-    pub fn new(
-        context: &'a Context,
-        object: &'a HotStandbyDeployment,
-        source: Option<&'a Source>,
-    ) -> Self {
+    pub fn new(context: &'a Context, object: &'a HotStandbyDeployment, source: Option<&'a Source>) -> Self {
         Self { context, object, source, desired: source.and_then(|s| context.policies.desired(s)) }
     }
 
     /// What changed since, if anything did.
     pub fn broken(&self) -> Option<&'static str> {
         let meta = &self.object.metadata;
-        let latest = self.context.latest(
-            meta.namespace.as_deref().unwrap_or_default(),
-            meta.name.as_deref().unwrap_or_default(),
-        );
+        let latest = self
+            .context
+            .latest(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
         if let Some(reason) = latest.map_or(Some("deleted"), |latest| changed(self.object, &latest)) {
             return Some(reason);
         }

@@ -136,6 +136,9 @@ type Pool = BTreeMap<String, PodView>;
 /// Pods by owner UID and name.
 pub struct PodIndex {
     pools: RwLock<HashMap<String, Pool>>,
+    /// UIDs of pods that went a short while ago, by owner UID. A pod that came and went between two looks is
+    /// not in `pods`, and this alone tells it from one that the watch has not shown yet.
+    gone: RwLock<HashMap<String, Vec<(Instant, String)>>>,
     /// Since when a change waits to be looked at, by owner UID.
     touched: RwLock<HashMap<String, Instant>>,
     synced: watch::Sender<usize>,
@@ -144,7 +147,13 @@ pub struct PodIndex {
 
 impl PodIndex {
     pub fn new(scopes: usize) -> Self {
-        Self { pools: RwLock::default(), touched: RwLock::default(), synced: watch::channel(0).0, scopes }
+        Self {
+            pools: RwLock::default(),
+            gone: RwLock::default(),
+            touched: RwLock::default(),
+            synced: watch::channel(0).0,
+            scopes,
+        }
     }
 
     /// Waits until every scope has been listed once: before that, what is missing cannot be known.
@@ -164,6 +173,12 @@ impl PodIndex {
         pools.get(owner).map(|p| p.values().cloned().collect()).unwrap_or_default()
     }
 
+    /// Whether the watch told within the last [`OVERLAY`] that a pod of an owner is gone.
+    pub fn went(&self, owner: &str, uid: &str) -> bool {
+        let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
+        gone.get(owner).is_some_and(|gone| gone.iter().any(|(_, gone)| gone == uid))
+    }
+
     /// Since when a change of the owner's pods has waited, taken.
     pub fn take_touched(&self, owner: &str) -> Option<Instant> {
         self.touched.write().unwrap_or_else(PoisonError::into_inner).remove(owner)
@@ -180,6 +195,13 @@ impl PodIndex {
     }
 
     fn remove(&self, owner: &str, name: &str, uid: &str) {
+        let mut gone = self.gone.write().unwrap_or_else(PoisonError::into_inner);
+        gone.entry(owner.to_owned()).or_default().push((Instant::now(), uid.to_owned()));
+        gone.retain(|_, gone| {
+            gone.retain(|(at, _)| at.elapsed() < OVERLAY);
+            !gone.is_empty()
+        });
+        drop(gone);
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get_mut(owner) {
             if pool.get(name).is_some_and(|p| p.uid == uid) {

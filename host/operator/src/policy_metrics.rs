@@ -124,7 +124,9 @@ impl Observer for PolicyMetrics {
         let labels = Compiled { digest: digest.short().to_owned(), outcome };
         self.compiles.get_or_create(&labels).observe(cost.took.as_secs_f64());
         if cost.peak_bytes > 0 {
-            self.compile_memory.get_or_create(&labels).set(i64::try_from(cost.peak_bytes).unwrap_or(i64::MAX));
+            self.compile_memory
+                .get_or_create(&labels)
+                .set(i64::try_from(cost.peak_bytes).unwrap_or(i64::MAX));
         }
         let mut known = self.known();
         known.of.entry(labels.digest.clone()).or_default().0.insert(outcome);

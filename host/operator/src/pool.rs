@@ -116,8 +116,10 @@ impl PoolState {
     }
 
     /// The pods that the watch shows, corrected by what was just done.
-    fn overlay(&mut self, mut pods: Vec<PodView>) -> Vec<PodView> {
-        self.made.retain(|(at, made)| at.elapsed() < OVERLAY && !pods.iter().any(|p| p.uid == made.uid));
+    fn overlay(&mut self, mut pods: Vec<PodView>, went: impl Fn(&str) -> bool) -> Vec<PodView> {
+        self.made.retain(|(at, made)| {
+            at.elapsed() < OVERLAY && !went(&made.uid) && !pods.iter().any(|p| p.uid == made.uid)
+        });
         self.removed.retain(|(at, uid)| at.elapsed() < OVERLAY && pods.iter().any(|p| &p.uid == uid));
         for pod in &mut pods {
             if self.removed.iter().any(|(_, uid)| uid == &pod.uid) {
@@ -152,7 +154,8 @@ pub async fn reconcile(
     let touched = context.pods.take_touched(&uid);
     let now = Timestamp::now();
 
-    let pods = state.overlay(context.pods.of(&uid));
+    let pods = context.pods.of(&uid);
+    let pods = state.overlay(pods, |pod| context.pods.went(&uid, pod));
     let source = object.spec.policy.as_ref().and_then(|p| Source::of(&user.0, p));
     let fence = Fence::new(&context, &object, source.as_ref());
     let trouble = settle_policy(&object, &context, &mut state, source.as_ref(), &user).await;
@@ -230,11 +233,15 @@ pub async fn reconcile(
     }
     context.metrics.reconciled("ok");
 
+    // Should the watch never show what was made, it is believed no longer then.
+    let unseen = state.made.iter().map(|(at, _)| OVERLAY.saturating_sub(at.elapsed())).min();
     let until = |t: Timestamp| Duration::try_from(t.duration_since(Timestamp::now())).unwrap_or_default();
     let retry = (state.failures > 0).then(|| Duration::from_secs(1 << state.failures.min(6)));
     let refused = state.refused.as_ref().filter(|(t, _)| *t > Timestamp::now()).map(|(t, _)| until(*t));
-    let wake =
-        [plan.wake_at.map(until), status_wake, policy_wake, judged.wake, retry, refused].into_iter().flatten().min();
+    let wake = [plan.wake_at.map(until), status_wake, policy_wake, judged.wake, retry, refused, unseen]
+        .into_iter()
+        .flatten()
+        .min();
     // A moment more than asked, so that the look comes after what it waits for.
     Ok(wake.map_or_else(Action::await_change, |w| Action::requeue(w + Duration::from_millis(2))))
 }

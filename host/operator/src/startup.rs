@@ -57,7 +57,9 @@ pub enum StartError {
     #[error("{0}")]
     PolicyHost(String),
     /// The folder for the last good policies cannot be used.
-    #[error("the policy cache {folder} cannot be used: {error}; make the folder writable or choose another with --policy-cache")]
+    #[error(
+        "the policy cache {folder} cannot be used: {error}; make the folder writable or choose another with --policy-cache"
+    )]
     PolicyCache {
         /// The folder.
         folder: String,

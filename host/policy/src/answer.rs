@@ -49,6 +49,7 @@ pub(crate) fn info(info: &mut settings::Info) -> Checked {
 /// Bounds the errors of `validate`; too many or too long ones are shortened, not refused, for
 /// whoever wrote the configuration needs to read them.
 pub(crate) fn config_errors(errors: Vec<String>) -> Result<Vec<String>, String> {
+    let errors: Vec<_> = errors.iter().map(|error| error.trim()).filter(|error| !error.is_empty()).collect();
     if errors.is_empty() {
         return Err("validate refused the config without saying why".into());
     }
@@ -174,6 +175,7 @@ mod tests {
     fn errors_of_a_config_are_shortened() {
         let errors = config_errors(vec!["é".repeat(400); 20]).unwrap();
         assert_eq!((errors.len(), errors[0].len(), errors[16].as_str()), (17, 512, "and 4 more"));
+        assert!(config_errors(vec![" ".into()]).unwrap_err().contains("without saying why"));
         assert!(config_errors(vec![]).unwrap_err().contains("without saying why"));
     }
 

@@ -2,14 +2,18 @@
 //! checked and bounded in the same way.
 
 /// Names that `spec.policy.builtin` may hold.
-pub const NAMES: &[&str] = &["buffer", "percent-buffer", "probe-verdict"];
+pub const NAMES: &[&str] =
+    &["buffer", "percent-buffer", "scheduled-buffer", "expression", "probe-verdict", "hysteresis"];
 
 /// The component of the built-in policy `name`, or nothing when there is none of that name.
 pub fn bytes(name: &str) -> Option<&'static [u8]> {
     match name {
         "buffer" => Some(include_bytes!(env!("STOKER_BUILTIN_BUFFER"))),
         "percent-buffer" => Some(include_bytes!(env!("STOKER_BUILTIN_PERCENT_BUFFER"))),
+        "scheduled-buffer" => Some(include_bytes!(env!("STOKER_BUILTIN_SCHEDULED_BUFFER"))),
+        "expression" => Some(include_bytes!(env!("STOKER_BUILTIN_EXPRESSION"))),
         "probe-verdict" => Some(include_bytes!(env!("STOKER_BUILTIN_PROBE_VERDICT"))),
+        "hysteresis" => Some(include_bytes!(env!("STOKER_BUILTIN_HYSTERESIS"))),
         _ => None,
     }
 }

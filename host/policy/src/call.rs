@@ -9,7 +9,7 @@ use wasmtime::{Store, Trap};
 use crate::engine::Clock;
 use crate::error::CallError;
 use crate::limits::{ANSWER_BYTES, Budget, HANDLES, Limits, TABLE_ELEMENTS};
-use crate::log::LogLine;
+use crate::log::{LogLine, brief};
 use crate::policy::Linked;
 use crate::state::{Seed, State};
 
@@ -115,5 +115,5 @@ fn in_words(error: &wasmtime::Error, state: &mut State, limits: Limits, call: &'
         return CallError::Answer(format!("{call} handed over more than 1 MiB at once: answer with less"));
     }
     let said = state.log.last_words().map(|words| format!("; it last wrote: {words}")).unwrap_or_default();
-    CallError::Trap(format!("{call} stopped: {text}{said}"))
+    CallError::Trap(format!("{call} stopped: {}{said}", brief(&text)))
 }

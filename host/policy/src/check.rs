@@ -4,6 +4,7 @@
 use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload};
 
 use crate::error::Refusal;
+use crate::log::{brief, cut};
 use crate::wasi;
 
 /// The interfaces that a policy may export, of which it needs at least one.
@@ -15,6 +16,10 @@ const PACKAGE: &str = "stoker:policy/";
 const CONTRACT_VERSION: &str = "0.1";
 /// Version of WASI that is served.
 const WASI_VERSION: &str = "0.2";
+/// Problems that are told; the others are counted.
+const MAX_PROBLEMS: usize = 8;
+/// Bytes of a name that are told. The contract's longest is a third of it.
+const MAX_NAME: usize = 100;
 /// Deepest nesting of components; tools make two or three levels.
 const MAX_DEPTH: usize = 16;
 
@@ -35,7 +40,23 @@ pub(crate) fn check(bytes: &[u8], max_bytes: usize) -> Result<(), Refusal> {
     let mut problems = Vec::new();
     surface.imports.iter().filter_map(|name| import(name)).for_each(|problem| problems.push(problem));
     exports(&surface.exports, &mut problems);
-    if problems.is_empty() { Ok(()) } else { Err(Refusal::Contract(problems.join("; "))) }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let more = problems.len().saturating_sub(MAX_PROBLEMS);
+    problems.truncate(MAX_PROBLEMS);
+    if more > 0 {
+        problems.push(format!("and {more} more problems"));
+    }
+    Err(Refusal::Contract(problems.join("; ")))
+}
+
+/// A name of the component's author, for a message.
+fn shown(name: &str) -> String {
+    match brief(cut(name, MAX_NAME)) {
+        whole if name.len() <= MAX_NAME => whole,
+        start => format!("{start}…"),
+    }
 }
 
 /// Tells components from all else by their first bytes.
@@ -55,6 +76,10 @@ fn kind(bytes: &[u8]) -> Result<(), Refusal> {
         }
         bytes if bytes.trim_ascii_start().starts_with(b"(") => {
             "it is WebAssembly text; convert it with `wasm-tools parse`".to_owned()
+        }
+        bytes if bytes.trim_ascii_start().starts_with(b"<") => {
+            "it is HTML or XML, perhaps a server's error in place of a download; upload the .wasm file"
+                .to_owned()
         }
         bytes => {
             let start: Vec<_> = bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
@@ -77,7 +102,8 @@ fn surface(bytes: &[u8]) -> Result<Surface<'_>, Refusal> {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
                 depth += 1;
                 if depth > MAX_DEPTH {
-                    let text = format!("components are nested more than {MAX_DEPTH} deep");
+                    let text =
+                        format!("components are nested more than {MAX_DEPTH} deep: compose fewer of them");
                     return Err(Refusal::Contract(text));
                 }
             }
@@ -109,9 +135,9 @@ fn import(name: &str) -> Option<String> {
     } else if wasi::SERVED.contains(&interface) {
         WASI_VERSION
     } else {
-        return Some(format!("imports {name}, which no policy gets"));
+        return Some(format!("imports {}, which no policy gets: build without it", shown(name)));
     };
-    (!compatible(version, wanted)).then(|| format!("imports {name}, this host serves {wanted}.x"))
+    (!compatible(version, wanted)).then(|| format!("imports {}, this host serves {wanted}.x", shown(name)))
 }
 
 fn exports(exports: &[&str], problems: &mut Vec<String>) {
@@ -124,7 +150,7 @@ fn exports(exports: &[&str], problems: &mut Vec<String>) {
         has_settings |= interface == "settings";
         decides |= decision;
         if (decision || interface == "settings") && !compatible(version, CONTRACT_VERSION) {
-            problems.push(format!("exports {name}, this host speaks {CONTRACT_VERSION}.x"));
+            problems.push(format!("exports {}, this host speaks {CONTRACT_VERSION}.x", shown(name)));
         }
     }
     if !has_settings {

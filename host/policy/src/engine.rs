@@ -26,6 +26,9 @@ const MEMORIES_PER_COMPONENT: u32 = 8;
 const TABLES_PER_COMPONENT: u32 = 16;
 /// Bytes of a slot that are zeroed in place rather than given back to the system.
 const KEEP_RESIDENT: usize = 32 << 10;
+/// An image of a memory's first contents may be this large however little of it is data; a larger
+/// one is at least half data. Otherwise some bytes of a component become 16 MiB of code each.
+const SPARSE_IMAGE_BYTES: u64 = 64 << 10;
 /// Beyond the end of a memory. Bounds are checked in code, so it needs to cover small offsets only.
 const GUARD_BYTES: u64 = 64 << 10;
 
@@ -65,6 +68,7 @@ fn settings() -> Config {
     config
         .memory_reservation(Limits::MAX_MEMORY_BYTES as u64)
         .memory_guard_size(GUARD_BYTES)
+        .memory_guaranteed_dense_image_size(SPARSE_IMAGE_BYTES)
         .epoch_interruption(true)
         .max_wasm_stack(STACK_BYTES)
         // The same input must give the same answer on every machine.

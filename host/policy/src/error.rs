@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::limits::Limits;
+
 /// Why the host could not start.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum HostError {
@@ -102,7 +104,7 @@ impl Refusal {
 #[non_exhaustive]
 pub enum CallError {
     /// It ran longer than allowed.
-    #[error("{call} took longer than {limit:?}: make it faster, or raise policy.limits.timeoutMilliseconds")]
+    #[error("{call} took longer than {limit:?}: make it faster{}", or_raise("timeoutMilliseconds", call, limit < &Limits::MAX_TIMEOUT))]
     Timeout {
         /// The function that was called.
         call: &'static str,
@@ -110,7 +112,7 @@ pub enum CallError {
         limit: Duration,
     },
     /// It wanted more memory than allowed and could not go on without.
-    #[error("{call} needs more than {} MiB of memory: use less, or raise policy.limits.memoryMiB", limit >> 20)]
+    #[error("{call} needs more than {} MiB of memory: use less{}", limit >> 20, or_raise("memoryMiB", call, limit < &Limits::MAX_MEMORY_BYTES))]
     Memory {
         /// The function that was called.
         call: &'static str,
@@ -149,6 +151,12 @@ pub enum CallError {
     /// The fault is Stoker's own.
     #[error("the policy host failed: {0}; report this with the operator's log")]
     Host(String),
+}
+
+/// The advice to raise a limit, where that helps: `describe` runs for no object, and nothing is
+/// past the largest limit.
+fn or_raise(limit: &str, call: &str, larger: bool) -> String {
+    if larger && call != "describe" { format!(", or raise policy.limits.{limit}") } else { String::new() }
 }
 
 impl CallError {

@@ -12,6 +12,8 @@
 #![deny(missing_docs)]
 
 mod answer;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod builtin;
 mod call;
 mod check;

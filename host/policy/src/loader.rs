@@ -19,7 +19,7 @@ use crate::digest::Digest;
 use crate::error::Refusal;
 use crate::host::Inner;
 use crate::limits::Limits;
-use crate::policy::{Linked, Policy};
+use crate::policy::{Linked, Policy, misfit};
 use crate::state::{Seed, State};
 use crate::{answer, check};
 
@@ -284,7 +284,7 @@ async fn compiled(host: &Inner, tenant: &str, bytes: &[u8]) -> (Result<Artefact,
 async fn describe(host: &Inner, linked: &Arc<Linked>) -> Result<Info, Refusal> {
     let run = |linked: &Linked, store: &mut Store<State>, instance: &Instance| {
         if let Err(error) = types_fit(linked, store, instance) {
-            return Ok(Err(Refusal::Contract(format!("{error:#}"))));
+            return Ok(Err(misfit(&error)));
         }
         let guest = linked.settings.load(&mut *store, instance)?;
         let mut info = guest.call_describe(&mut *store)?;

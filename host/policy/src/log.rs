@@ -119,6 +119,18 @@ pub(crate) fn printable(text: &mut String) {
     }
 }
 
+/// Words of the engine for a status: they hold names that a component's author chose, of any
+/// length and with any character.
+pub(crate) fn brief(text: &str) -> String {
+    const MAX: usize = 1 << 10;
+    let mut words = cut(text, MAX).to_owned();
+    if words.len() < text.len() {
+        words.push('…');
+    }
+    printable(&mut words);
+    words
+}
+
 /// The longest beginning of `text` that has at most `max` bytes.
 pub(crate) fn cut(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
@@ -127,6 +139,12 @@ pub(crate) fn cut(text: &str, max: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_the_engine_are_one_short_line() {
+        assert_eq!(brief("two\nlines"), "two lines");
+        assert_eq!(brief(&"é".repeat(1_000)).chars().count(), 513);
+    }
 
     #[test]
     fn lines_past_the_limits_are_counted() {

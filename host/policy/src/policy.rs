@@ -9,6 +9,7 @@ use crate::contract::bindings::exports::stoker::policy::{busyness, scaling, sett
 use crate::contract::settings::Info;
 use crate::digest::Digest;
 use crate::error::Refusal;
+use crate::log::brief;
 use crate::observer::Observer;
 use crate::state::State;
 use crate::wasi;
@@ -89,7 +90,7 @@ impl Linked {
         component: &Component,
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, Refusal> {
-        let contract = |error: wasmtime::Error| Refusal::Contract(format!("{error:#}"));
+        let contract = |error| misfit(&error);
         let mut linker = base.clone();
         wasi::add_stubs(&mut linker, component).map_err(contract)?;
         let pre = linker.instantiate_pre(component).map_err(contract)?;
@@ -107,6 +108,12 @@ impl Linked {
         let observer = Arc::clone(observer);
         Ok(Self { digest, lane: Lane::new(), pre, settings, scaling, busyness, warm_up, observer })
     }
+}
+
+/// The refusal of a component whose types or imports are not those of the contract.
+pub(crate) fn misfit(error: &wasmtime::Error) -> Refusal {
+    let words = brief(&format!("{error:#}"));
+    Refusal::Contract(format!("{words}; build it against the wit/ folder of this release"))
 }
 
 /// Names of the contract's interfaces that `component` exports.

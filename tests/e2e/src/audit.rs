@@ -1,10 +1,18 @@
-//! The API server's audit log: what really happened to pods, whoever believes what.
+//! What really happened to pods, whoever believes what: by the API server's audit log, which tells requests, and
+//! by a watch, which tells the store's own order. A request whose client was killed while it was answered
+//! stands in the log as failed, whether it took effect or not; the watch knows.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use crate::root;
 
@@ -64,6 +72,52 @@ pub fn pod_events(namespace: &str, busy_key: &str) -> Result<Vec<PodEvent>> {
         }
     }
     Ok(events)
+}
+
+/// Watches a namespace's pods from now on.
+pub struct PodWatch {
+    events: Arc<Mutex<Vec<PodEvent>>>,
+    task: JoinHandle<()>,
+}
+
+impl PodWatch {
+    /// Begins. The watch lasts for about five minutes at most.
+    pub async fn start(pods: Api<Pod>, busy_key: &'static str) -> Result<Self> {
+        let version = pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
+        let mut stream = pods.watch(&WatchParams::default().timeout(290), &version).await?.boxed();
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&events);
+        let task = tokio::spawn(async move {
+            while let Some(event) = stream.next().await {
+                let (pod, created) = match event {
+                    Ok(WatchEvent::Added(pod)) => (pod, true),
+                    Ok(WatchEvent::Deleted(pod)) => (pod, false),
+                    _ => continue,
+                };
+                let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+                let busy = pod.annotations().get(busy_key).is_some_and(|value| value == "true");
+                let at = pod.resource_version().unwrap_or_default();
+                let event = if created {
+                    PodEvent::Created { name, uid, at }
+                } else {
+                    PodEvent::Deleted { name, uid, busy, at }
+                };
+                into.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            }
+        });
+        Ok(Self { events, task })
+    }
+
+    /// What happened so far, in the store's order.
+    pub fn events(&self) -> Vec<PodEvent> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for PodWatch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 fn lines() -> Result<Vec<String>> {

@@ -2,6 +2,8 @@
 //! conditions with a deadline, and telling everything that helps when one is not met.
 
 pub mod audit;
+pub mod flips;
+pub mod guests;
 pub mod operator;
 
 use std::path::PathBuf;
@@ -52,9 +54,31 @@ pub struct World {
 impl World {
     /// A namespace with an operator.
     pub async fn start(name: &str) -> Result<Self> {
+        Self::start_with(name, &[]).await
+    }
+
+    /// A namespace with an operator that has flags of its own.
+    pub async fn start_with(name: &str, flags: &[&str]) -> Result<Self> {
         let mut world = Self::without_operator(name).await?;
-        world.operator = Some(Operator::start(&world.namespace).await?);
+        world.operator = Some(Operator::start(&world.namespace, flags).await?);
         Ok(world)
+    }
+
+    /// The operator that runs.
+    pub fn operator(&self) -> &Operator {
+        self.operator.as_ref().unwrap_or_else(|| panic!("this test has no operator"))
+    }
+
+    /// Waits until a question about the operator is answered with yes.
+    pub async fn wait(&self, pool: &str, what: &str, ok: impl Fn(&Operator) -> Result<bool>) -> Result<()> {
+        let began = Instant::now();
+        while !ok(self.operator())? {
+            if began.elapsed() > DEADLINE {
+                bail!("{pool}: not {what} after {DEADLINE:?}\n{}", self.tell(pool).await);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
     }
 
     /// A namespace. It is left behind when a test fails, for looking at.

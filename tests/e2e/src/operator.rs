@@ -1,6 +1,8 @@
 //! An operator process for one namespace.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ pub struct Operator {
     child: Child,
     log: PathBuf,
     namespace: String,
+    flags: Vec<String>,
 }
 
 /// The binary under test.
@@ -22,9 +25,9 @@ pub fn binary() -> PathBuf {
 }
 
 impl Operator {
-    /// Starts it and waits until it runs.
-    pub async fn start(namespace: &str) -> Result<Self> {
-        let operator = Self::spawn(namespace)?;
+    /// Starts it with flags of its own, and waits until it runs.
+    pub async fn start(namespace: &str, flags: &[&str]) -> Result<Self> {
+        let operator = Self::spawn(namespace, flags.iter().map(|f| (*f).to_owned()).collect())?;
         let began = Instant::now();
         while !operator.log().contains(" running ") {
             if began.elapsed() > DEADLINE {
@@ -36,20 +39,21 @@ impl Operator {
     }
 
     /// Starts it without waiting. The log of earlier runs is kept.
-    pub fn spawn(namespace: &str) -> Result<Self> {
+    fn spawn(namespace: &str, flags: Vec<String>) -> Result<Self> {
         let dir = root().join("target/e2e");
         std::fs::create_dir_all(&dir)?;
         let log = dir.join(format!("{namespace}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
         let child = Command::new(binary())
-            .args(["run", "--namespace", namespace, "--listen", "off"])
+            .args(["run", "--namespace", namespace, "--listen", "127.0.0.1:0"])
+            .args(&flags)
             .env("KUBECONFIG", kubeconfig())
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .with_context(|| format!("run `make build`: {} does not start", binary().display()))?;
-        Ok(Self { child, log, namespace: namespace.to_owned() })
+        Ok(Self { child, log, namespace: namespace.to_owned(), flags })
     }
 
     /// Kills it at once, as a node's failure would.
@@ -62,8 +66,40 @@ impl Operator {
     /// Kills it and starts another.
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
-        *self = Self::spawn(&self.namespace)?;
+        *self = Self::spawn(&self.namespace, std::mem::take(&mut self.flags))?;
         Ok(())
+    }
+
+    /// What it tells Prometheus.
+    pub fn metrics(&self) -> Result<String> {
+        let log = self.log();
+        let (_, served) = log.rsplit_once(" address=").context("nothing is served")?;
+        let address = served.split_whitespace().next().context("no address")?;
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        Ok(body.to_owned())
+    }
+
+    /// The sum of a metric's samples whose labels hold a text.
+    pub fn metric(&self, name: &str, labels: &str) -> Result<f64> {
+        let mut sum = 0.0;
+        for line in self.metrics()?.lines().filter(|line| line.contains(labels)) {
+            let Some(rest) = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])) else {
+                continue;
+            };
+            sum += rest.rsplit_once(' ').context("no value")?.1.parse::<f64>()?;
+        }
+        Ok(sum)
+    }
+
+    /// Bytes of memory that it holds now.
+    pub fn memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
     }
 
     pub fn pid(&self) -> u32 {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use stoker_e2e::World;
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn i11_specs_that_cannot_work_are_refused_in_words() -> Result<()> {
     let world = World::without_operator("refuse").await?;
     let digest = json!({"policy": {"builtin": "buffer", "digest": "md5:1"}});
@@ -53,6 +54,7 @@ async fn i11_specs_that_cannot_work_are_refused_in_words() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn the_selector_cannot_be_changed() -> Result<()> {
     let world = World::without_operator("selector").await?;
     world.apply_pool("game", json!({})).await?;
@@ -65,6 +67,7 @@ async fn the_selector_cannot_be_changed() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn manifests_of_the_older_system_work_with_another_api_version() -> Result<()> {
     let world = World::start("compat").await?;
     let old = json!({

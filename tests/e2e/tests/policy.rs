@@ -2,8 +2,7 @@
 //! by failing.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../../host/policy/tests/fixtures/mod.rs"]
-mod guests;
+mod policies;
 
 use std::time::{Duration, Instant};
 
@@ -11,27 +10,13 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams};
 use serde_json::json;
-use stoker_api::HotStandbyDeployment;
+use stoker_e2e::guests::{Guest, SPIN, wants};
 use stoker_e2e::{World, built_policy, condition};
 
-use crate::guests::Guest;
-
-fn from_map() -> serde_json::Value {
-    json!({"configMap": {"name": "rush-hour", "key": "policy.wasm"}})
-}
-
-fn healthy(pool: &HotStandbyDeployment) -> bool {
-    condition(pool, "PolicyHealthy").is_some_and(|(status, ..)| status == "True")
-}
-
-fn unhealthy(reason: &str) -> impl Fn(&HotStandbyDeployment) -> bool {
-    let reason = reason.to_owned();
-    move |pool| {
-        condition(pool, "PolicyHealthy").is_some_and(|(status, r, _)| status == "False" && r == reason)
-    }
-}
+use crate::policies::{from_map, healthy, unhealthy};
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn applying_another_config_map_changes_the_size_without_a_restart() -> Result<()> {
     let world = World::start("swap").await?;
     world.put_policy("rush-hour", &built_policy("buffer")?).await?;
@@ -60,13 +45,8 @@ async fn applying_another_config_map_changes_the_size_without_a_restart() -> Res
     world.finish().await
 }
 
-/// A policy that always wants so many replicas.
-fn wants(replicas: u32) -> Vec<u8> {
-    let scale = format!("(i32.store (i32.const {}) (i32.const {replicas}))", guests::DECISION);
-    Guest { scale: Box::leak(scale.into_boxed_str()), ..Guest::default() }.bytes().to_vec()
-}
-
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn i3_a_trapping_policy_changes_nothing() -> Result<()> {
     let world = World::start("trap").await?;
     world.put_policy("rush-hour", &wants(7)).await?;
@@ -93,9 +73,10 @@ async fn i3_a_trapping_policy_changes_nothing() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn i8_a_policy_that_never_ends_is_stopped_and_others_go_on() -> Result<()> {
     let world = World::start("loop").await?;
-    world.put_policy("rush-hour", &Guest { scale: guests::SPIN, ..Guest::default() }.bytes()).await?;
+    world.put_policy("rush-hour", &Guest { scale: SPIN, ..Guest::default() }.bytes()).await?;
     world.apply_pool("stuck", json!({"policy": from_map()})).await?;
     world.apply_pool("game", json!({"policy": {"builtin": "buffer"}})).await?;
     let pool = world.status("stuck", "unhealthy", unhealthy("CallFailed")).await?;
@@ -109,6 +90,7 @@ async fn i8_a_policy_that_never_ends_is_stopped_and_others_go_on() -> Result<()>
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn what_cannot_be_a_policy_is_refused_in_words_and_the_last_good_one_decides() -> Result<()> {
     let world = World::start("refused").await?;
     world.put_policy("rush-hour", &wants(5)).await?;
@@ -135,6 +117,7 @@ async fn what_cannot_be_a_policy_is_refused_in_words_and_the_last_good_one_decid
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn a_wrong_config_or_digest_is_refused_and_a_right_one_taken() -> Result<()> {
     let world = World::start("config").await?;
     let spec = json!({"policy": {"builtin": "percent-buffer", "config": {"percent": -5}}});
@@ -163,6 +146,7 @@ async fn a_wrong_config_or_digest_is_refused_and_a_right_one_taken() -> Result<(
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn i3_a_restart_without_the_policy_does_not_shrink_the_pool() -> Result<()> {
     let mut world = World::start("restart").await?;
     world.put_policy("rush-hour", &wants(6)).await?;
@@ -173,12 +157,17 @@ async fn i3_a_restart_without_the_policy_does_not_shrink_the_pool() -> Result<()
     world.operator.as_mut().unwrap().kill();
     world.put_policy("rush-hour", b"broken").await?;
     world.operator.as_mut().unwrap().restart()?;
-    world.status("game", "refused", unhealthy("Refused")).await?;
+    let pool = world.status("game", "refused", unhealthy("Refused")).await?;
+    let (_, _, words) = condition(&pool, "PolicyHealthy").unwrap();
+    for said in ["not a WebAssembly component", "--policy-cache", "the formula decides", "does not fall"] {
+        assert!(words.contains(said), "{said}: {words}");
+    }
     world.holds("game", Duration::from_secs(2), "six pods", |pods| pods.len() == 6).await?;
     world.finish().await
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn the_built_in_busyness_policy_takes_the_probes_word() -> Result<()> {
     let world = World::start("verdict").await?;
     world.apply_pool("game", json!({"policy": {"builtin": "probe-verdict"}})).await?;
@@ -190,6 +179,7 @@ async fn the_built_in_busyness_policy_takes_the_probes_word() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn a_deleted_pool_leaves_its_policy() -> Result<()> {
     let world = World::start("forget").await?;
     for name in ["gone", "stays"] {

@@ -12,6 +12,7 @@ use stoker_api::keys;
 use stoker_e2e::{World, condition};
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn busy_pods_are_replaced_and_the_surplus_goes_after_the_delay() -> Result<()> {
     let world = World::start("flip").await?;
     world.apply_pool("game", json!({"idleTarget": 3, "scaleDownDelaySeconds": 6})).await?;
@@ -32,6 +33,7 @@ async fn busy_pods_are_replaced_and_the_surplus_goes_after_the_delay() -> Result
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn i1_lower_maximum_spares_busy_pods() -> Result<()> {
     let world = World::start("lower").await?;
     world.apply_pool("game", json!({"idleTarget": 3})).await?;
@@ -52,6 +54,7 @@ async fn i1_lower_maximum_spares_busy_pods() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn i2_the_maximum_wins_over_the_idle_target() -> Result<()> {
     let world = World::start("max").await?;
     world.apply_pool("game", json!({"idleTarget": 5, "maxReplicas": 3})).await?;
@@ -66,6 +69,7 @@ async fn i2_the_maximum_wins_over_the_idle_target() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn pods_that_end_are_replaced() -> Result<()> {
     let world = World::start("ends").await?;
     world.apply_pool("game", json!({})).await?;
@@ -94,6 +98,7 @@ async fn pods_that_end_are_replaced() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn a_paused_pool_is_left_as_it_is() -> Result<()> {
     let world = World::start("paused").await?;
     world.apply_pool("game", json!({})).await?;
@@ -111,6 +116,7 @@ async fn a_paused_pool_is_left_as_it_is() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn i7_a_strangers_pod_is_left_alone_and_told() -> Result<()> {
     let mut world = World::without_operator("stranger").await?;
     let pool = world.apply_pool("game", json!({})).await?;
@@ -120,7 +126,7 @@ async fn i7_a_strangers_pod_is_left_alone_and_told() -> Result<()> {
         "spec": {"containers": [{"name": "a", "image": "docker.io/local/busybox:1", "command": ["sleep", "9"]}]},
     }))?;
     let stranger = world.pods().create(&PostParams::default(), &stranger).await?;
-    world.operator = Some(stoker_e2e::operator::Operator::start(&world.namespace).await?);
+    world.operator = Some(stoker_e2e::operator::Operator::start(&world.namespace, &[]).await?);
 
     let pool = world.status("game", "in conflict", |p| condition(p, "Conflict").is_some()).await?;
     assert!(condition(&pool, "Conflict").unwrap().2.contains(&name));
@@ -136,6 +142,7 @@ fn stoker_name(uid: &str) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn a_template_that_the_api_server_refuses_is_told_and_makes_nothing() -> Result<()> {
     let world = World::start("template").await?;
     let bad = json!({"podTemplate": {"spec": {"restartPolicy": "Sometimes"}}});
@@ -156,6 +163,7 @@ async fn a_template_that_the_api_server_refuses_is_told_and_makes_nothing() -> R
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn deleting_the_object_takes_its_pods() -> Result<()> {
     let world = World::start("delete").await?;
     world.apply_pool("game", json!({})).await?;
@@ -174,6 +182,7 @@ async fn deleting_the_object_takes_its_pods() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn the_scale_subresource_is_the_standby() -> Result<()> {
     let world = World::start("scale").await?;
     world.apply_pool("game", json!({})).await?;
@@ -190,6 +199,7 @@ async fn the_scale_subresource_is_the_standby() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn pods_carry_the_labels_by_which_others_find_them() -> Result<()> {
     let world = World::start("labels").await?;
     world.apply_pool("game", json!({"podTemplate": {"metadata": {"labels": {"tier": "front"}}}})).await?;
@@ -206,6 +216,7 @@ async fn pods_carry_the_labels_by_which_others_find_them() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn a_quota_is_told_and_the_pool_fills_when_it_is_lifted() -> Result<()> {
     let world = World::without_operator("quota").await?;
     let quotas: Api<ResourceQuota> = Api::namespaced(world.client.clone(), &world.namespace);
@@ -214,7 +225,7 @@ async fn a_quota_is_told_and_the_pool_fills_when_it_is_lifted() -> Result<()> {
     quotas.create(&PostParams::default(), &quota).await?;
     let mut world = world;
     world.apply_pool("game", json!({})).await?;
-    world.operator = Some(stoker_e2e::operator::Operator::start(&world.namespace).await?);
+    world.operator = Some(stoker_e2e::operator::Operator::start(&world.namespace, &[]).await?);
     let pool = world.status("game", "stalled", |p| condition(p, "Stalled").is_some()).await?;
     let (_, reason, words) = condition(&pool, "Stalled").unwrap();
     assert_eq!(reason, "CreationRefused");

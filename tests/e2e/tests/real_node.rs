@@ -59,6 +59,7 @@ async fn service_account(world: &World) -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn pods_annotate_themselves_with_their_own_service_account() -> Result<()> {
     let world = World::start("self").await?;
     if !has_real_node(&world).await? {
@@ -84,6 +85,7 @@ async fn pods_annotate_themselves_with_their_own_service_account() -> Result<()>
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn pods_that_drop_their_readiness_are_busy_not_broken() -> Result<()> {
     let world = World::start("unready").await?;
     if !has_real_node(&world).await? {

@@ -21,6 +21,7 @@ fn run(kubeconfig: &std::path::Path, namespace: &str) -> Result<(Option<i32>, St
 }
 
 #[test]
+#[ignore = "needs the local cluster: make e2e"]
 fn without_a_cluster_it_says_how_to_name_one() -> Result<()> {
     let (code, words) = run(std::path::Path::new("/nonexistent/kubeconfig"), "default")?;
     assert_eq!(code, Some(1));
@@ -29,6 +30,7 @@ fn without_a_cluster_it_says_how_to_name_one() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn a_cluster_that_does_not_answer_is_named() -> Result<()> {
     let dir = std::env::temp_dir().join(format!("stoker-e2e-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
@@ -54,6 +56,7 @@ async fn a_cluster_that_does_not_answer_is_named() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn an_account_without_rights_is_told_which_are_missing() -> Result<()> {
     let world = World::without_operator("rights").await?;
     let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "nobody"}}))?;

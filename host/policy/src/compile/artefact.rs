@@ -9,6 +9,8 @@
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::log::brief;
+
 /// What the compiler made.
 pub(crate) struct Artefact(pub(super) Vec<u8>);
 
@@ -26,6 +28,18 @@ impl Artefact {
         // ended with success, which is `precompile_component`'s output. No code changes the bytes
         // after that. The engine itself refuses output of another version or of other settings.
         let loaded = unsafe { Component::deserialize(engine, &self.0) };
-        loaded.map_err(|error| format!("{error:#}"))
+        loaded.map_err(|error| in_words(&error))
     }
+}
+
+/// Why the code is not loaded, most often because it is too much for a slot of the allocator.
+fn in_words(error: &wasmtime::Error) -> String {
+    let text = format!("{error:#}");
+    if text.contains("pooling allocator") {
+        let cause = brief(&error.root_cause().to_string());
+        return format!(
+            "it asks for more than a policy gets: {cause}; use fewer or smaller memories and tables"
+        );
+    }
+    brief(&text)
 }

@@ -9,10 +9,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::program::REFUSED;
+use super::program::{OUT_OF_MEMORY, REFUSED};
 use super::{Artefact, CompileCost, CompileLimits};
 use crate::error::Refusal;
-use crate::log::cut;
+use crate::log::brief;
 
 /// Machine code that a component may become; far more than any limit on its size gives.
 const MAX_ARTEFACT: u64 = 256 << 20;
@@ -94,15 +94,15 @@ fn in_words(output: Output, limits: CompileLimits) -> (Ended, u64) {
     if status.success() {
         return (Ended::Done(Artefact(code)), words.trim().parse().unwrap_or(0));
     }
-    let out_of_memory = words.contains("memory allocation") || words.contains("Cannot allocate memory");
+    let memory = Refusal::CompileMemory { limit: limits.memory_bytes };
     let refusal = match (status.code(), status.signal()) {
-        _ if out_of_memory => Refusal::CompileMemory { limit: limits.memory_bytes },
+        // First, because these words hold names that the component's author chose.
+        (Some(code), _) if code == i32::from(REFUSED) => Refusal::Compile(brief(&words)),
+        (Some(code), _) if code == i32::from(OUT_OF_MEMORY) => memory,
+        _ if words.contains("memory allocation") || words.contains("Cannot allocate memory") => memory,
         // When even the runtime finds no memory to say so.
-        (_, Some(SIGSEGV | SIGABRT)) if !words.contains("stack") => {
-            Refusal::CompileMemory { limit: limits.memory_bytes }
-        }
+        (_, Some(SIGSEGV | SIGABRT)) if !words.contains("stack") => memory,
         (_, Some(SIGXCPU)) => return (Ended::TimeUp, 0),
-        (Some(code), _) if code == i32::from(REFUSED) => Refusal::Compile(cut(&words, 1 << 10).to_owned()),
         (_, Some(SIGSEGV | SIGABRT)) => Refusal::Compile("its code is nested too deep".to_owned()),
         (_, Some(SIGKILL)) if code.len() as u64 == MAX_ARTEFACT => {
             Refusal::Compile(format!("it becomes more than {} MiB of machine code", MAX_ARTEFACT >> 20))
@@ -112,7 +112,7 @@ fn in_words(output: Output, limits: CompileLimits) -> (Ended, u64) {
              give it more"
                 .to_owned(),
         ),
-        _ => Refusal::Host(format!("the compiler ended with {status}: {}", cut(words.trim(), 512))),
+        _ => Refusal::Host(format!("the compiler ended with {status}: {}", brief(words.trim()))),
     };
     (Ended::Refused(refusal), 0)
 }

@@ -1,15 +1,18 @@
 //! The child's side: a program that compiles one component and ends.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::process::ExitCode;
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
+use wasmtime::OutOfMemory;
 
 use crate::engine;
 
 /// The component does not compile; why is on standard error.
 pub(super) const REFUSED: u8 = 3;
+/// Memory ended; what the engine says of it is on standard error.
+pub(super) const OUT_OF_MEMORY: u8 = 5;
 /// Something around it failed; what is on standard error.
 const BROKEN: u8 = 4;
 /// Compilers recurse over the code that they compile.
@@ -51,15 +54,26 @@ fn limit(memory_bytes: u64, cpu_seconds: u64) -> Result<(), (u8, String)> {
 }
 
 fn compile() -> Result<(), (u8, String)> {
-    let broken = |error: std::io::Error| (BROKEN, error.to_string());
+    let broken = |error: std::io::Error| match error.kind() {
+        ErrorKind::OutOfMemory => (OUT_OF_MEMORY, error.to_string()),
+        _ => (BROKEN, error.to_string()),
+    };
     let mut component = Vec::new();
     std::io::stdin().lock().read_to_end(&mut component).map_err(broken)?;
     let engine = engine::compiler().map_err(|error| (BROKEN, error.to_string()))?;
-    let code = engine.precompile_component(&component).map_err(|error| (REFUSED, format!("{error:#}")))?;
+    let code = engine.precompile_component(&component).map_err(|error| {
+        let code = if out_of_memory(&error) { OUT_OF_MEMORY } else { REFUSED };
+        (code, format!("{error:#}"))
+    })?;
     let mut out = std::io::stdout().lock();
     out.write_all(&code).and_then(|()| out.flush()).map_err(broken)?;
     eprint!("{}", peak_bytes().unwrap_or(0));
     Ok(())
+}
+
+fn out_of_memory(error: &wasmtime::Error) -> bool {
+    error.is::<OutOfMemory>()
+        || error.downcast_ref().is_some_and(|error: &std::io::Error| error.kind() == ErrorKind::OutOfMemory)
 }
 
 /// The most memory that this process ever held.

@@ -186,8 +186,7 @@ mod tests {
     #[test]
     fn who_gave_up_is_passed_over() {
         let queue = Queue::new(2);
-        let places: Vec<_> =
-            (0..2).map(|_| now(pin!(queue.place("a", Pace::Quick))).unwrap()).collect();
+        let places: Vec<_> = (0..2).map(|_| now(pin!(queue.place("a", Pace::Quick))).unwrap()).collect();
         let mut last = pin!(queue.place("a", Pace::Quick));
         {
             let mut gone = pin!(queue.place("a", Pace::Quick));

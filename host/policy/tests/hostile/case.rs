@@ -17,6 +17,19 @@ pub enum Step {
     Lead,
 }
 
+impl Step {
+    /// The function that is called, as messages name it.
+    fn call(self) -> &'static str {
+        match self {
+            Self::Load => "describe",
+            Self::Validate => "validate",
+            Self::Scale => "scale",
+            Self::Classify => "classify",
+            Self::Lead => "lead",
+        }
+    }
+}
+
 /// How a row ends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
@@ -35,6 +48,7 @@ pub struct Answers {
     pub log: (usize, u32),
 }
 
+#[derive(Clone)]
 pub struct Case {
     pub name: String,
     pub bytes: Arc<[u8]>,
@@ -60,8 +74,69 @@ pub fn guest(name: &str, guest: Guest) -> Case {
 }
 
 impl Case {
-    pub fn fails(self, step: Step, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { end: End::Fails(step, kind, message.into()), ..self }
+    /// Is not loaded, with the whole message.
+    pub fn refused(self, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { end: End::Fails(Step::Load, kind, message.into()), ..self }
+    }
+
+    pub fn misfits(self, words: &str) -> Self {
+        let message = format!("the component does not fit the contract stoker:policy@0.1.0: {words}");
+        self.refused("contract", message)
+    }
+
+    pub fn not_compiled(self, words: &str) -> Self {
+        self.refused("compile", format!("the component does not compile: {words}"))
+    }
+
+    /// A call fails; the message is what that call's step puts before `words`, and they.
+    pub fn fails(self, step: Step, kind: &'static str, words: impl AsRef<str>) -> Self {
+        let words = words.as_ref();
+        let (kind, message) = match step {
+            Step::Load => ("describe", format!("describe failed: {words}")),
+            Step::Validate => (kind, format!("the config could not be checked: {words}")),
+            _ => (kind, words.to_owned()),
+        };
+        Self { end: End::Fails(step, kind, message), ..self }
+    }
+
+    pub fn stops(self, step: Step, words: &str) -> Self {
+        self.fails(step, "trap", format!("{} stopped: {words}", step.call()))
+    }
+
+    pub fn times_out(self, step: Step) -> Self {
+        let words = match step {
+            Step::Load => "describe took longer than 1s: make it faster".to_owned(),
+            _ => format!(
+                "{} took longer than 100ms: make it faster, or raise policy.limits.timeoutMilliseconds",
+                step.call()
+            ),
+        };
+        self.within(100).fails(step, "timeout", words)
+    }
+
+    pub fn needs_memory(self, step: Step) -> Self {
+        let words = match step {
+            Step::Load => "describe needs more than 64 MiB of memory: use less".to_owned(),
+            _ => format!(
+                "{} needs more than 32 MiB of memory: use less, or raise policy.limits.memoryMiB",
+                step.call()
+            ),
+        };
+        self.fails(step, "memory", words)
+    }
+
+    pub fn needs_tables(self, step: Step) -> Self {
+        let call = step.call();
+        self.fails(
+            step,
+            "tables",
+            format!("{call} needs more than 200000 table elements: link less code into the component"),
+        )
+    }
+
+    pub fn needs_stack(self, step: Step) -> Self {
+        let call = step.call();
+        self.fails(step, "stack", format!("{call} used up its stack of 512 KiB: bound its recursion"))
     }
 
     pub fn scales(self, decision: scaling::Decision) -> Self {

@@ -1,0 +1,113 @@
+//! From the flip of a pod's annotation to the request that creates its replacement, as the API server's audit
+//! log dates both.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use stoker_api::keys;
+
+use crate::{World, root};
+
+/// Milliseconds of each flip, sorted.
+pub struct Waits(Vec<f64>);
+
+impl Waits {
+    /// The quantile, in milliseconds.
+    pub fn at(&self, quantile: f64) -> f64 {
+        self.0[((self.0.len() as f64 - 1.0) * quantile).round() as usize]
+    }
+}
+
+impl std::fmt::Display for Waits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|q| self.at(q));
+        let flips = self.0.len();
+        write!(f, "{flips} flips: p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")
+    }
+}
+
+/// Applies pools of 5 idle pods that never shrink meanwhile, and waits until they are filled.
+pub async fn fill(world: &World, names: &[String]) -> Result<()> {
+    for name in names {
+        let spec = json!({"idleTarget": 5, "maxReplicas": 40, "scaleDownDelaySeconds": 600});
+        world.apply_pool(name, spec).await?;
+    }
+    for name in names {
+        world.status(name, "filled", |p| p.status.as_ref().is_some_and(|s| s.idle_count == 5)).await?;
+    }
+    Ok(())
+}
+
+/// Turns one idle pod of each pool busy, pool by pool, so many times, one flip every 25 ms; waits until each
+/// pool is refilled, and tells how long each replacement took.
+pub async fn flip(world: &World, names: &[String], rounds: usize) -> Result<Waits> {
+    let since = Timestamp::now();
+    for round in 0..rounds {
+        for name in names {
+            let idle = world
+                .alive(name)
+                .await?
+                .into_iter()
+                .find(|p| !p.annotations().contains_key(keys::DEFAULT_BUSY_ANNOTATION));
+            let pod = idle.with_context(|| format!("{name} has no idle pod in round {round}"))?;
+            world.set_busy(&[pod], true).await?;
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+    for name in names {
+        world.status(name, "refilled", |p| p.status.as_ref().is_some_and(|s| s.idle_count == 5)).await?;
+    }
+    waits(&world.namespace, since)
+}
+
+/// For each flip since then, from the answer to the patch to the arrival of the pool's next create request.
+fn waits(namespace: &str, since: Timestamp) -> Result<Waits> {
+    let file = std::fs::File::open(root().join("target/cluster/logs/audit.log"))?;
+    let (mut flips, mut creates) = (HashMap::<String, Vec<f64>>::new(), HashMap::<String, Vec<f64>>::new());
+    for line in BufReader::new(file).lines() {
+        let line = line?;
+        if !line.contains(namespace) {
+            continue;
+        }
+        let event: Value = serde_json::from_str(&line)?;
+        let about = &event["objectRef"];
+        let code = event["responseStatus"]["code"].as_u64().unwrap_or(0);
+        if about["namespace"] != namespace || about["resource"] != "pods" || !(200..300).contains(&code) {
+            continue;
+        }
+        let owner =
+            event["responseObject"]["metadata"]["ownerReferences"][0]["name"].as_str().unwrap_or_default();
+        let time =
+            |field: &str| -> Result<Timestamp> { Ok(event[field].as_str().unwrap_or_default().parse()?) };
+        if time("requestReceivedTimestamp")? < since {
+            continue;
+        }
+        let millis = |at: Timestamp| at.as_microsecond() as f64 / 1000.0;
+        let dry = event["requestURI"].as_str().is_some_and(|u| u.contains("dryRun"));
+        match event["verb"].as_str() {
+            Some("patch") if event["requestObject"]["metadata"]["annotations"].is_object() => {
+                flips.entry(owner.to_owned()).or_default().push(millis(time("stageTimestamp")?));
+            }
+            Some("create") if about["subresource"].is_null() && !dry => {
+                creates.entry(owner.to_owned()).or_default().push(millis(time("requestReceivedTimestamp")?));
+            }
+            _ => {}
+        }
+    }
+    let mut waits = Vec::new();
+    for (owner, mut flips) in flips {
+        let mut creates = creates.remove(&owner).unwrap_or_default();
+        flips.sort_by(f64::total_cmp);
+        creates.sort_by(f64::total_cmp);
+        // Creations answer flips one by one: both are in order, and flips of one pool are far apart.
+        waits.extend(flips.iter().zip(&creates).map(|(flip, create)| create - flip));
+    }
+    waits.sort_by(f64::total_cmp);
+    anyhow::ensure!(!waits.is_empty(), "the audit log holds no flip");
+    Ok(Waits(waits))
+}
