@@ -58,6 +58,20 @@ unit: build ## Test everything that needs no cluster
 	cd tests/cluster && go test ./...
 	cargo test --locked --workspace
 
+FUZZ_TARGETS := component answer config
+FUZZ_SECONDS ?= 20
+
+.PHONY: fuzz
+fuzz: build ## Fuzz what foreign bytes reach, FUZZ_SECONDS=20 each; findings are kept in target/fuzz-corpus
+	@hack/setup.sh cargo-fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p target/fuzz-corpus/$$target && \
+		PATH="$(CURDIR)/target/tools/bin:$$PATH" STOKER_BIN=$(CURDIR)/target/debug/stoker \
+		cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none $$target \
+			target/fuzz-corpus/$$target tests/fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=60 -print_final_stats=1 || exit 1; \
+	done
+
 # The files of tests/e2e/tests: their tests are ignored unless asked for, as they need the cluster.
 E2E_TESTS := $(patsubst tests/e2e/tests/%.rs,--test %,$(wildcard tests/e2e/tests/*.rs))
 

@@ -2,12 +2,13 @@
 # Installs what building and testing need and this machine lacks. Safe to run again: what is there
 # is left alone, and a second run ends at once.
 #
-#   hack/setup.sh [all|packages|rust|cluster|cargo-component]...     (default: all)
+#   hack/setup.sh [all|packages|rust|cluster|cargo-component|cargo-fuzz]...     (default: all)
 #
 # packages         Debian packages (needs root; otherwise says what is missing)
 # rust             rustup targets and components
 # cluster          packages, and the test cluster's programs in target/cluster/bin
 # cargo-component  the tool for authors of policies, in target/tools
+# cargo-fuzz       the fuzzer, in target/tools
 set -euf
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -17,6 +18,7 @@ packages='runc containernetworking-plugins nftables busybox-static iproute2 musl
 rust_targets='wasm32-unknown-unknown wasm32-wasip2 wasm32-wasip1 x86_64-unknown-linux-musl'
 rust_components='rustfmt clippy'
 cargo_component=0.21.1
+cargo_fuzz=0.13.2
 containerd=v2.3.7
 kubernetes=v1.36.3 # go.mod says which one is built; this is what it calls itself
 
@@ -81,15 +83,15 @@ setup_rust() {
 	done
 }
 
-setup_cargo_component() {
+# cargo_tool NAME VERSION puts a cargo subcommand into target/tools.
+cargo_tool() {
 	need cargo 'see https://rustup.rs'
-	if [ -x target/tools/bin/cargo-component ] &&
-		grep -qs "\"cargo-component $cargo_component " target/tools/.crates2.json; then
+	if [ -x "target/tools/bin/$1" ] && grep -qs "\"$1 $2 " target/tools/.crates2.json; then
 		return 0
 	fi
-	step "cargo-component $cargo_component (some minutes)" \
+	step "$1 $2 (some minutes)" \
 		env CARGO_TARGET_DIR="$root/target/tools-build" \
-		cargo install cargo-component --locked --version "$cargo_component" --root target/tools
+		cargo install "$1" --locked --version "$2" --root target/tools
 	rm -rf target/tools-build
 }
 
@@ -138,11 +140,13 @@ for part in "$@"; do
 	packages) setup_packages ;;
 	rust) setup_rust ;;
 	cluster) setup_cluster ;;
-	cargo-component) setup_cargo_component ;;
+	cargo-component) cargo_tool cargo-component "$cargo_component" ;;
+	cargo-fuzz) cargo_tool cargo-fuzz "$cargo_fuzz" ;;
 	all)
 		setup_rust
 		setup_cluster
-		setup_cargo_component
+		cargo_tool cargo-component "$cargo_component"
+		cargo_tool cargo-fuzz "$cargo_fuzz"
 		;;
 	*)
 		echo "usage: $0 [all|packages|rust|cluster|cargo-component]..." >&2

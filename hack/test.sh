@@ -25,6 +25,7 @@ phase lint make --no-print-directory lint
 phase generated make --no-print-directory generated
 phase unit make --no-print-directory unit
 phase policies make --no-print-directory policies-test
+phase fuzz make --no-print-directory fuzz
 phase cluster make --no-print-directory cluster-up
 phase e2e make --no-print-directory e2e
 if [ -n "${CI:-}" ]; then

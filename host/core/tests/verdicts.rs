@@ -6,7 +6,7 @@ use fixtures::{BUSY, annotated, at, busy, in_phase, make_ready, pod, ready, sche
 use jiff::Timestamp;
 use stoker_api::{BusyProbe, BusyProbeMode, ConditionProbe, ConditionStatus};
 use stoker_core::pool::Snapshot;
-use stoker_core::verdict::{Judgement, PodMemories, Verdict, judge, remember};
+use stoker_core::verdict::{Judgement, PodMemories, Verdict, judge, probe_since, remember};
 use stoker_core::{Phase, PodView};
 
 fn annotation() -> BusyProbe {

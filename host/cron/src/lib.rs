@@ -13,8 +13,8 @@
 //! Kubernetes takes four things that are refused here, because none of them can be meant as it acts: `@every`,
 //! which names no instants without a beginning; the prefixes `TZ=` and `CRON_TZ=`, for which there is a field;
 //! a field of commas only, which never fires; and `*-5`, which it reads as `*`. And where clocks change near
-//! midnight, or by less than an hour, its search loses times that the rule names, at worst a whole month or
-//! itself in an endless loop; here they are found.
+//! midnight, or by less than an hour, its search loses times that the rule names, at worst a whole year's,
+//! or does not end; here they are found.
 //!
 //! ```
 //! use jiff::{Timestamp, tz::TimeZone};

@@ -23,11 +23,39 @@ const MAX_NAME: usize = 100;
 /// Deepest nesting of components; tools make two or three levels.
 const MAX_DEPTH: usize = 16;
 
-/// Imports and exports of the outermost component.
+/// What the outermost component imports and exports.
 #[derive(Debug, Default)]
-struct Surface<'a> {
-    imports: Vec<&'a str>,
-    exports: Vec<&'a str>,
+struct Surface {
+    has_settings: bool,
+    decides: bool,
+    problems: Problems,
+}
+
+/// The first problems in words, and how many more there are: a component may have millions.
+#[derive(Debug, Default)]
+struct Problems {
+    told: Vec<String>,
+    more: usize,
+}
+
+impl Problems {
+    fn note(&mut self, words: impl FnOnce() -> String) {
+        if self.told.len() < MAX_PROBLEMS {
+            self.told.push(words());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn result(mut self) -> Result<(), Refusal> {
+        if self.told.is_empty() {
+            return Ok(());
+        }
+        if self.more > 0 {
+            self.told.push(format!("and {} more problems", self.more));
+        }
+        Err(Refusal::Contract(self.told.join("; ")))
+    }
 }
 
 /// Refuses what cannot be a policy.
@@ -36,19 +64,14 @@ pub(crate) fn check(bytes: &[u8], max_bytes: usize) -> Result<(), Refusal> {
         return Err(Refusal::TooLarge { bytes: bytes.len(), max: max_bytes });
     }
     kind(bytes)?;
-    let surface = surface(bytes)?;
-    let mut problems = Vec::new();
-    surface.imports.iter().filter_map(|name| import(name)).for_each(|problem| problems.push(problem));
-    exports(&surface.exports, &mut problems);
-    if problems.is_empty() {
-        return Ok(());
+    let Surface { has_settings, decides, mut problems } = surface(bytes)?;
+    if !has_settings {
+        problems.note(|| "exports no settings of stoker:policy@0.1.0, which every policy needs".into());
     }
-    let more = problems.len().saturating_sub(MAX_PROBLEMS);
-    problems.truncate(MAX_PROBLEMS);
-    if more > 0 {
-        problems.push(format!("and {more} more problems"));
+    if !decides {
+        problems.note(|| "exports none of scaling, busyness, warm-up of stoker:policy@0.1.0".into());
     }
-    Err(Refusal::Contract(problems.join("; ")))
+    problems.result()
 }
 
 /// A name of the component's author, for a message.
@@ -89,7 +112,7 @@ fn kind(bytes: &[u8]) -> Result<(), Refusal> {
     Err(Refusal::NotAComponent { found })
 }
 
-fn surface(bytes: &[u8]) -> Result<Surface<'_>, Refusal> {
+fn surface(bytes: &[u8]) -> Result<Surface, Refusal> {
     let damaged = |error: wasmparser::BinaryReaderError| Refusal::Damaged(error.to_string());
     let mut surface = Surface::default();
     // Modules and components within the outermost one, whose own imports do not concern the host.
@@ -110,14 +133,14 @@ fn surface(bytes: &[u8]) -> Result<Surface<'_>, Refusal> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    surface.imports.push(import.map_err(damaged)?.name.name);
+                    surface.imports(import.map_err(damaged)?.name.name);
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
                 for export in section {
                     let export = export.map_err(damaged)?;
                     if export.kind == ComponentExternalKind::Instance {
-                        surface.exports.push(export.name.name);
+                        surface.exports(export.name.name);
                     }
                 }
             }
@@ -127,37 +150,32 @@ fn surface(bytes: &[u8]) -> Result<Surface<'_>, Refusal> {
     Ok(surface)
 }
 
-/// What is wrong with an import, if anything is.
-fn import(name: &str) -> Option<String> {
-    let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-    let wanted = if CONTRACT_IMPORTS.contains(&interface) {
-        CONTRACT_VERSION
-    } else if wasi::SERVED.contains(&interface) {
-        WASI_VERSION
-    } else {
-        return Some(format!("imports {}, which no policy gets: build without it", shown(name)));
-    };
-    (!compatible(version, wanted)).then(|| format!("imports {}, this host serves {wanted}.x", shown(name)))
-}
-
-fn exports(exports: &[&str], problems: &mut Vec<String>) {
-    let mut has_settings = false;
-    let mut decides = false;
-    for name in exports {
-        let Some(rest) = name.strip_prefix(PACKAGE) else { continue };
-        let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
-        let decision = DECISIONS.contains(&interface);
-        has_settings |= interface == "settings";
-        decides |= decision;
-        if (decision || interface == "settings") && !compatible(version, CONTRACT_VERSION) {
-            problems.push(format!("exports {}, this host speaks {CONTRACT_VERSION}.x", shown(name)));
+impl Surface {
+    fn imports(&mut self, name: &str) {
+        let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+        let wanted = if CONTRACT_IMPORTS.contains(&interface) {
+            CONTRACT_VERSION
+        } else if wasi::SERVED.contains(&interface) {
+            WASI_VERSION
+        } else {
+            let words = || format!("imports {}, which no policy gets: build without it", shown(name));
+            return self.problems.note(words);
+        };
+        if !compatible(version, wanted) {
+            self.problems.note(|| format!("imports {}, this host serves {wanted}.x", shown(name)));
         }
     }
-    if !has_settings {
-        problems.push("exports no settings of stoker:policy@0.1.0, which every policy needs".into());
-    }
-    if !decides {
-        problems.push("exports none of scaling, busyness, warm-up of stoker:policy@0.1.0".into());
+
+    fn exports(&mut self, name: &str) {
+        let Some(rest) = name.strip_prefix(PACKAGE) else { return };
+        let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
+        let (decision, settings) = (DECISIONS.contains(&interface), interface == "settings");
+        self.has_settings |= settings;
+        self.decides |= decision;
+        if (decision || settings) && !compatible(version, CONTRACT_VERSION) {
+            let words = || format!("exports {}, this host speaks {CONTRACT_VERSION}.x", shown(name));
+            self.problems.note(words);
+        }
     }
 }
 

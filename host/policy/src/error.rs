@@ -79,7 +79,11 @@ pub enum Refusal {
 impl Refusal {
     /// Whether another try with the same bytes may end differently.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Host(_) | Self::Describe(_))
+        matches!(
+            self,
+            Self::Host(_)
+                | Self::Describe(CallError::Timeout { .. } | CallError::Busy { .. } | CallError::Host(_))
+        )
     }
 
     /// A short name for metric labels.

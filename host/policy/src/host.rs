@@ -120,7 +120,7 @@ impl PolicyHost {
     /// who asked has given up, the work ends. Tenants (namespaces, say) take turns at the compiler.
     ///
     /// # Errors
-    /// Why the component is not used. Unless [`Refusal::may_pass`], that is remembered.
+    /// Why the component is not used. Unless the fault is the host's, that is remembered.
     pub async fn load_for(&self, tenant: &str, bytes: Arc<[u8]>) -> Result<Arc<Policy>, Refusal> {
         crate::loader::load(&self.0, tenant, bytes).await
     }

@@ -22,6 +22,8 @@ pub mod contract;
 mod digest;
 mod engine;
 mod error;
+#[cfg(feature = "fuzz")]
+pub mod fuzzing;
 mod host;
 mod limits;
 mod loader;

@@ -16,7 +16,7 @@ use crate::call::Failure;
 use crate::compile::{Artefact, CompileCost, Ended, Pace, compile};
 use crate::contract::settings::Info;
 use crate::digest::Digest;
-use crate::error::Refusal;
+use crate::error::{CallError, Refusal};
 use crate::host::Inner;
 use crate::limits::Limits;
 use crate::policy::{Linked, Policy, misfit};
@@ -26,6 +26,9 @@ use crate::{answer, check};
 /// How long a refusal is remembered. The same bytes stay refused, so this only bounds the memory
 /// for it.
 const REFUSAL_STANDS: Duration = Duration::from_secs(3600);
+/// How long it is remembered that `describe` took too long, for which a busy machine may have been
+/// the cause. Finding out again takes compiling again.
+const TIMEOUT_STANDS: Duration = Duration::from_secs(600);
 /// Refusals remembered at most.
 const REFUSALS: usize = 1024;
 /// Policies that are kept although nobody holds them, most recently loaded ones: who swaps between
@@ -54,6 +57,7 @@ struct Known {
 enum Entry {
     Loading(Announcer),
     Loaded(Weak<Policy>),
+    /// Why, and until when that stands.
     Refused(Refusal, Instant),
 }
 
@@ -75,10 +79,10 @@ impl Cache {
                 known.keep(policy)
             }
             Err(refusal) => {
-                if refusal.may_pass() {
-                    known.entries.remove(&digest);
+                if let Some(stands) = stands(refusal) {
+                    known.entries.insert(digest, Entry::Refused(refusal.clone(), Instant::now() + stands));
                 } else {
-                    known.entries.insert(digest, Entry::Refused(refusal.clone(), Instant::now()));
+                    known.entries.remove(&digest);
                 }
                 Vec::new()
             }
@@ -119,10 +123,10 @@ impl Known {
         self.entries.retain(|_, entry| match entry {
             Entry::Loading(_) => true,
             Entry::Loaded(policy) => policy.strong_count() > 0,
-            Entry::Refused(_, since) => since.elapsed() < REFUSAL_STANDS,
+            Entry::Refused(_, until) => Instant::now() < *until,
         });
         let refused = |(digest, entry): (&Digest, &Entry)| match entry {
-            Entry::Refused(_, since) => Some((*since, digest.clone())),
+            Entry::Refused(_, until) => Some((*until, digest.clone())),
             _ => None,
         };
         if self.entries.len() > REFUSALS {
@@ -133,6 +137,15 @@ impl Known {
                 self.entries.remove(digest);
             }
         }
+    }
+}
+
+/// How long a refusal is remembered; not at all if the fault is the host's.
+fn stands(refusal: &Refusal) -> Option<Duration> {
+    match refusal {
+        Refusal::Host(_) | Refusal::Describe(CallError::Busy { .. } | CallError::Host(_)) => None,
+        Refusal::Describe(CallError::Timeout { .. }) => Some(TIMEOUT_STANDS),
+        _ => Some(REFUSAL_STANDS),
     }
 }
 
@@ -159,7 +172,7 @@ fn begin(host: &Arc<Inner>, tenant: &str, digest: Digest, bytes: Arc<[u8]>) -> B
     let found = match known.entries.get(&digest) {
         Some(Entry::Loading(announcer)) => return Begun::Loading(announcer.subscribe()),
         Some(Entry::Loaded(policy)) => policy.upgrade(),
-        Some(Entry::Refused(refusal, since)) if since.elapsed() < REFUSAL_STANDS => {
+        Some(Entry::Refused(refusal, until)) if Instant::now() < *until => {
             return Begun::Known(Err(refusal.clone()));
         }
         _ => None,

@@ -6,10 +6,24 @@ mod fixtures;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fixtures::{builtin, evidence, host, input, limits};
+use fixtures::{evidence, input, limits};
 use stoker_policy::contract::busyness::{self, VerdictState};
 use stoker_policy::contract::scaling;
-use stoker_policy::{ConfigRefusal, Limits, Policy, PolicyHost};
+use stoker_policy::{ConfigRefusal, Limits, Policy, PolicyHost, builtin};
+use tokio::sync::OnceCell;
+
+/// A host with a built-in policy, compiled once for all tests here: that takes longer than they do.
+async fn loaded(name: &'static str) -> &'static (PolicyHost, Arc<Policy>) {
+    static LOADED: [OnceCell<(PolicyHost, Arc<Policy>)>; builtin::NAMES.len()] =
+        [const { OnceCell::const_new() }; builtin::NAMES.len()];
+    let index = builtin::NAMES.iter().position(|known| *known == name).unwrap();
+    let load = async || {
+        let host = fixtures::host();
+        let policy = fixtures::builtin(&host, name).await;
+        (host, policy)
+    };
+    LOADED[index].get_or_init(load).await
+}
 
 /// The words with which a policy refuses a config.
 async fn refusal(host: &PolicyHost, policy: &Arc<Policy>, config: &str) -> Vec<String> {
@@ -47,9 +61,8 @@ mod scheduled_buffer {
 
     #[tokio::test]
     async fn the_greatest_open_window_holds_and_the_next_edge_wakes() {
-        let host = host();
-        let policy = builtin(&host, "scheduled-buffer").await;
-        host.validate(&policy, OFFICE, Limits::default()).await.unwrap();
+        let (host, policy) = loaded("scheduled-buffer").await;
+        host.validate(policy, OFFICE, Limits::default()).await.unwrap();
         for (day, time, idle, wake, words) in [
             (SUMMER, "05:59:30", 3, 30_000, "outside of all windows"),
             (SUMMER, "06:00:00", 20, 4 * 3_600_000, "in the window 0 8 * * 1-5 for 10h (Europe/Berlin)"),
@@ -61,7 +74,7 @@ mod scheduled_buffer {
             (CHANGE, "11:00:00", 30, 90 * 60_000, "until 2026-10-25 13:30"),
         ] {
             let input = scaling::Input { now: at(day, time), ..configured(input(2, 3), OFFICE) };
-            let decision = scale(&host, &policy, input).await;
+            let decision = scale(host, policy, input).await;
             assert_eq!((decision.desired, decision.wake_after), (2 + idle, Some(wake)), "{time}");
             assert!(decision.reason.contains(words), "{time}: {}", decision.reason);
         }
@@ -69,16 +82,15 @@ mod scheduled_buffer {
 
     #[tokio::test]
     async fn a_wrong_config_is_refused_with_its_place() {
-        let host = host();
-        let policy = builtin(&host, "scheduled-buffer").await;
+        let (host, policy) = loaded("scheduled-buffer").await;
         let config = r#"{"timeZone": "Mars", "windows": [
             {"start": "0 8 * * 1-7", "duration": "10h", "idleTarget": 20},
             {"start": "@every 1h", "duration": "10", "idleTarget": -1}]}"#;
         assert_eq!(
-            refusal(&host, &policy, config).await,
+            refusal(host, policy, config).await,
             [
                 "timeZone: \"Mars\" is not known; write a name from the IANA database, for example Europe/Berlin",
-                "windows[0].start: column 9: day of the week: 7 is above 6; Sunday is 0",
+                "windows[0].start: column 11: day of the week: 7 is above 6; Sunday is 0",
                 "windows[1].start: column 1: @every counts from a beginning that is not known here; name the \
                  times, for example */5 * * * *",
                 "windows[1].duration: \"10\" is not a span; write for example 90m, 10h, 1h30m or 2d",
@@ -89,15 +101,14 @@ mod scheduled_buffer {
 
     #[tokio::test]
     async fn the_largest_timetable_is_decided_within_the_limits() {
-        let host = host();
-        let policy = builtin(&host, "scheduled-buffer").await;
+        let (host, policy) = loaded("scheduled-buffer").await;
         let window = r#"{"start": "59 23 29 2 *", "duration": "1m", "idleTarget": 9}"#;
         let config =
             format!(r#"{{"timeZone": "Africa/Casablanca", "windows": [{}]}}"#, [window; 64].join(","));
-        host.validate(&policy, &config, Limits::default()).await.unwrap();
+        host.validate(policy, &config, Limits::default()).await.unwrap();
         let input = scaling::Input { now: at(SUMMER, "00:00:00"), ..configured(input(2, 3), &config) };
         let begun = Instant::now();
-        assert_eq!(scale(&host, &policy, input).await.desired, 5);
+        assert_eq!(scale(host, policy, input).await.desired, 5);
         println!("64 windows: {:?}", begun.elapsed());
     }
 }
@@ -113,14 +124,13 @@ mod expression {
 
     #[tokio::test]
     async fn the_expression_gives_the_number_of_replicas() {
-        let host = host();
-        let policy = builtin(&host, "expression").await;
-        host.validate(&policy, EXAMPLE, Limits::default()).await.unwrap();
+        let (host, policy) = loaded("expression").await;
+        host.validate(policy, EXAMPLE, Limits::default()).await.unwrap();
         for (busy, desired) in [(0, 3), (2, 5), (40, 48), (100, 100)] {
-            let decision = scale(&host, &policy, configured(input(busy, 3), EXAMPLE)).await;
+            let decision = scale(host, policy, configured(input(busy, 3), EXAMPLE)).await;
             assert_eq!(decision.desired, desired, "{}", decision.reason);
         }
-        let decision = scale(&host, &policy, configured(input(40, 3), EXAMPLE)).await;
+        let decision = scale(host, policy, configured(input(40, 3), EXAMPLE)).await;
         assert_eq!(
             decision.reason,
             "48 by busy + max(idleTarget, int(busy * 0.2)), with busy 40, idleTarget 3"
@@ -129,10 +139,9 @@ mod expression {
 
     #[tokio::test]
     async fn signals_and_the_clock_may_be_used() {
-        let host = host();
-        let policy = builtin(&host, "expression").await;
+        let (host, policy) = loaded("expression").await;
         let config = config("hour >= 8 ? ceil(signals.queue / 8) : idleTarget");
-        host.validate(&policy, &config, Limits::default()).await.unwrap();
+        host.validate(policy, &config, Limits::default()).await.unwrap();
         let queue = scaling::Signal { name: "queue".into(), value: Ok(33.0), age: 1_000 };
         for (day, time, desired, wake) in
             [(SUMMER, "07:59:00", 3, 60_000), (SUMMER, "08:00:00", 5, 3_600_000)]
@@ -142,32 +151,30 @@ mod expression {
                 signals: vec![queue.clone()],
                 ..configured(input(2, 3), &config)
             };
-            let decision = scale(&host, &policy, input).await;
+            let decision = scale(host, policy, input).await;
             assert_eq!((decision.desired, decision.wake_after), (desired, Some(wake)), "{time}");
         }
     }
 
     #[tokio::test]
     async fn a_wrong_expression_is_refused_with_its_column() {
-        let host = host();
-        let policy = builtin(&host, "expression").await;
+        let (host, policy) = loaded("expression").await;
         for (desired, words) in [
             ("busy + bussy", "desired: column 8: unknown variable \"bussy\"; there are busy, claimed, "),
             ("busy + nearest(3)", "desired: column 8: unknown function \"nearest\"; there are max, min, "),
-            ("busy + (3", "desired: column 10: the expression ends too early"),
+            ("busy + (3", "desired: column 10: expected ')'"),
             ("busy - 100", "desired: the result -90 is negative; write max(0, …), tried with busy 10"),
             ("busy > 1", "desired: the result is true or false, not a number"),
             ("60 / busy", "desired: division by zero, tried with busy 0 when nothing runs"),
         ] {
-            let errors = refusal(&host, &policy, &config(desired)).await;
+            let errors = refusal(host, policy, &config(desired)).await;
             assert!(errors.len() == 1 && errors[0].starts_with(words), "{errors:?}");
         }
     }
 
     #[tokio::test]
     async fn i3_a_result_that_is_no_number_of_replicas_fails_the_call() {
-        let host = host();
-        let policy = builtin(&host, "expression").await;
+        let (host, policy) = loaded("expression").await;
         let lost = scaling::Signal { name: "queue".into(), value: Err("timeout".into()), age: 60_000 };
         for (desired, words) in [
             ("signals.queue", "\"queue\" has no value now"),
@@ -176,7 +183,7 @@ mod expression {
         ] {
             let input =
                 scaling::Input { signals: vec![lost.clone()], ..configured(input(10, 3), &config(desired)) };
-            let error = host.scale(&policy, Limits::default(), input).await.unwrap_err();
+            let error = host.scale(policy, Limits::default(), input).await.unwrap_err();
             assert_eq!(error.kind(), "trap");
             assert!(error.to_string().contains(words), "{error}");
         }
@@ -185,16 +192,15 @@ mod expression {
     /// The largest expressions that are accepted, in the shapes that go deepest.
     #[tokio::test]
     async fn what_is_accepted_fits_into_the_stack_and_the_time() {
-        let host = host();
-        let policy = builtin(&host, "expression").await;
+        let (host, policy) = loaded("expression").await;
         let brackets = format!("{}busy{}", "(".repeat(24), ")".repeat(24));
         let calls = format!("{}busy{}", "max(1, ".repeat(24), ")".repeat(24));
-        let loops = format!("{}[1]{}[0]", "[1].map(x, ".repeat(16), ")".repeat(16));
+        let loops = format!("size({}[1]{})", "[1].map(x, ".repeat(11), ")".repeat(11));
         for (shape, desired) in [
             ("brackets", brackets),
             ("calls", calls),
             ("sum", vec!["busy"; 200].join(" + ")),
-            ("power", vec!["1.0"; 200].join(" * ")),
+            ("power", vec!["1.0"; 100].join(" * ")),
             ("choices", format!("{}3", "busy > 0 ? 1 : ".repeat(66))),
             ("conditions", format!("{} ? 1 : 2", vec!["busy > 0"; 60].join(" || "))),
             ("minuses", format!("{}3", "- ".repeat(96))),
@@ -202,22 +208,15 @@ mod expression {
             ("list", format!("size([{}])", vec!["1"; 190].join(","))),
         ] {
             let begun = Instant::now();
-            let accepted = host.validate(&policy, &config(&desired), Limits::default()).await;
-            match accepted {
-                Ok(()) => {
-                    scale(&host, &policy, configured(input(60, 40), &config(&desired))).await;
-                }
-                Err(ConfigRefusal::Invalid(words)) => println!("{shape}: {words:?}"),
-                Err(other) => panic!("{shape}: {other}"),
-            }
+            host.validate(policy, &config(&desired), Limits::default()).await.unwrap();
+            scale(host, policy, configured(input(60, 40), &config(&desired))).await;
             println!("{shape}: {:?}", begun.elapsed());
         }
     }
 
     #[tokio::test]
     async fn what_is_too_large_is_refused_in_words() {
-        let host = host();
-        let policy = builtin(&host, "expression").await;
+        let (host, policy) = loaded("expression").await;
         for desired in [
             "(".repeat(2_000),
             "[".repeat(4_000),
@@ -226,21 +225,21 @@ mod expression {
             vec!["1"; 2_000].join("+"),
             "1?".repeat(2_000),
             "a.".repeat(2_000),
+            "1 in ".repeat(800),
             "x".repeat(5_000),
         ] {
-            let errors = refusal(&host, &policy, &config(&desired)).await;
+            let errors = refusal(host, policy, &config(&desired)).await;
             assert!(errors[0].starts_with("desired: "), "{errors:?}");
         }
     }
 
     #[tokio::test]
     async fn an_endless_calculation_ends_at_the_time_limit() {
-        let host = host();
-        let policy = builtin(&host, "expression").await;
+        let (host, policy) = loaded("expression").await;
         let list = "[1,1,1,1,1,1,1,1]";
         let nested = format!("size({}1{})", format!("{list}.map(x, ").repeat(7), ")".repeat(7));
         let begun = Instant::now();
-        let refusal = host.validate(&policy, &config(&nested), limits(100)).await.unwrap_err();
+        let refusal = host.validate(policy, &config(&nested), limits(100)).await.unwrap_err();
         assert!(matches!(refusal, ConfigRefusal::Call(_)), "{refusal}");
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     }
@@ -248,13 +247,12 @@ mod expression {
     /// The expression is parsed anew for each decision; that must not matter.
     #[tokio::test]
     async fn a_decision_over_100_pods_takes_far_less_than_10_ms() {
-        let host = host();
-        let policy = builtin(&host, "expression").await;
+        let (host, policy) = loaded("expression").await;
         let mut times = Vec::new();
         for _ in 0..100 {
             let input = configured(input(60, 40), EXAMPLE);
             let begun = Instant::now();
-            assert_eq!(scale(&host, &policy, input).await.desired, 72);
+            assert_eq!(scale(host, policy, input).await.desired, 72);
             times.push(begun.elapsed());
         }
         times.sort_unstable();
@@ -301,11 +299,10 @@ mod hysteresis {
     #[tokio::test]
     async fn busy_is_believed_at_once_and_idle_after_agreeing_probes() {
         use VerdictState::{Busy, Idle, Starting, Unknown};
-        let host = host();
-        let policy = builtin(&host, "hysteresis").await;
+        let (host, policy) = loaded("hysteresis").await;
         assert!(policy.exports().busyness && !policy.exports().scaling);
         let config = r#"{"probes": 3, "seconds": 10}"#;
-        host.validate(&policy, config, Limits::default()).await.unwrap();
+        host.validate(policy, config, Limits::default()).await.unwrap();
         let cases = [
             (pod(Some(Idle), Busy, 1, 0), Busy, None),
             (pod(Some(Busy), Idle, 1, 0), Busy, Some(10_000)),
@@ -320,7 +317,7 @@ mod hysteresis {
         ];
         let pods = cases.iter().map(|(pod, ..)| pod.clone()).collect();
         let input = asked(config, busyness::ProbeKind::Http, PERIOD, pods);
-        let verdicts = host.classify(&policy, Limits::default(), input).await.unwrap().value;
+        let verdicts = host.classify(policy, Limits::default(), input).await.unwrap().value;
         for (index, (verdict, (_, state, wake))) in verdicts.iter().zip(cases).enumerate() {
             assert_eq!((verdict.state, verdict.wake_after), (state, wake), "{index}: {}", verdict.reason);
         }
@@ -330,24 +327,22 @@ mod hysteresis {
     #[tokio::test]
     async fn for_a_watched_probe_only_the_seconds_count() {
         use VerdictState::{Busy, Idle};
-        let host = host();
-        let policy = builtin(&host, "hysteresis").await;
+        let (host, policy) = loaded("hysteresis").await;
         for (config, seconds, state) in
             [(r#"{"probes": 3}"#, 0, Idle), (r#"{"seconds": 10}"#, 9, Busy), (r#"{"seconds": 10}"#, 10, Idle)]
         {
             let pods = vec![pod(Some(Busy), Idle, 0, seconds)];
             let input = asked(config, busyness::ProbeKind::Annotation, 0, pods);
-            let verdicts = host.classify(&policy, Limits::default(), input).await.unwrap().value;
+            let verdicts = host.classify(policy, Limits::default(), input).await.unwrap().value;
             assert_eq!(verdicts[0].state, state, "{config}: {}", verdicts[0].reason);
         }
     }
 
     #[tokio::test]
     async fn a_wrong_config_is_refused_in_words() {
-        let host = host();
-        let policy = builtin(&host, "hysteresis").await;
+        let (host, policy) = loaded("hysteresis").await;
         assert_eq!(
-            refusal(&host, &policy, r#"{"probes": 0, "second": 3}"#).await,
+            refusal(host, policy, r#"{"probes": 0, "second": 3}"#).await,
             ["probes: 0 is below 1", "second: unknown key; there are probes and seconds"]
         );
     }

@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 /// Messages are for a status, an Event and a terminal.
 const LONGEST_MESSAGE: usize = 2 << 10;
 /// What the host's process may hold more than before, at its peak.
-const MEMORY_GROWTH: u64 = 300 << 20;
+const MEMORY_GROWTH: u64 = 100 << 20;
 
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 /// The tests look at the memory and the children of their common process, one at a time.

@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod fixtures;
+#[path = "hostile/process.rs"]
+mod process;
 
 use std::sync::Arc;
 
-use fixtures::{Guest, SPIN, host, options};
+use fixtures::{Guest, SPIN, host, input, limits, options};
+use process::resident_bytes;
 use stoker_policy::{CallError, HostOptions, PolicyHost, Refusal};
 
 async fn refusal(guest: Guest) -> Refusal {
@@ -152,16 +155,55 @@ async fn a_component_is_compiled_once_for_all_who_ask_at_the_same_time() {
     assert_eq!(host.compiled(), 1);
 }
 
+/// A policy that answers `desired`, other bytes for each.
+fn answering(desired: u32) -> Arc<[u8]> {
+    let scale = format!("(i32.store (i32.const 2048) (i32.const {desired}))").leak();
+    Guest { scale, ..Guest::default() }.bytes()
+}
+
 #[tokio::test]
-async fn a_policy_is_kept_while_somebody_holds_it_and_made_again_after() {
+async fn a_policy_is_kept_when_nobody_holds_it() {
     let host = host();
-    let bytes = Guest::default().bytes();
-    let first = host.load(Arc::clone(&bytes)).await.unwrap();
-    host.load(Arc::clone(&bytes)).await.unwrap();
-    assert_eq!(host.compiled(), 1);
-    drop(first);
-    host.load(bytes).await.unwrap();
+    drop(host.load(answering(0)).await.unwrap());
+    for other in 1..16 {
+        host.load(answering(other)).await.unwrap();
+    }
+    host.load(answering(0)).await.unwrap();
+    assert_eq!(host.compiled(), 16);
+}
+
+#[tokio::test]
+async fn a_policy_that_nobody_holds_is_forgotten_after_16_others() {
+    let host = host();
+    let held = host.load(answering(100)).await.unwrap();
+    drop(host.load(answering(0)).await.unwrap());
+    for other in 1..=16 {
+        host.load(answering(other)).await.unwrap();
+    }
+    assert_eq!(host.compiled(), 18);
+    let again = host.load(answering(100)).await.unwrap();
+    assert!(Arc::ptr_eq(&held, &again), "what somebody holds is not made again");
+    host.load(answering(0)).await.unwrap();
+    assert_eq!(host.compiled(), 19);
+}
+
+#[tokio::test]
+async fn two_policies_that_take_turns_are_compiled_once_each() {
+    let host = host();
+    let bytes = [answering(1), answering(2)];
+    let mut warm = 0;
+    for turn in 0..1_000 {
+        let policy = host.load(Arc::clone(&bytes[turn % 2])).await.unwrap();
+        let answer = host.scale(&policy, limits(8_000), input(0, 0)).await.unwrap();
+        assert_eq!(answer.value.desired, turn as u32 % 2 + 1);
+        if turn == 100 {
+            warm = resident_bytes();
+        }
+    }
     assert_eq!(host.compiled(), 2);
+    let growth = resident_bytes().saturating_sub(warm);
+    // Other tests of this file may run beside it and hold some.
+    assert!(growth < 64 << 20, "{growth} bytes");
 }
 
 #[tokio::test]
@@ -193,4 +235,19 @@ async fn a_refusal_is_remembered() {
     let first = host.load(Arc::clone(&bytes)).await.unwrap_err();
     assert_eq!(host.load(bytes).await.unwrap_err(), first);
     assert_eq!(host.compiled(), 1);
+}
+
+#[tokio::test]
+async fn a_fault_of_the_host_is_not_held_against_the_component() {
+    let folder = std::env::temp_dir().join(format!("stoker-compiler-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let compiler = folder.join("compiler");
+    let host = PolicyHost::new(HostOptions { compiler: compiler.clone(), ..options() }).unwrap();
+    let refusal = host.load(Guest::default().bytes()).await.unwrap_err();
+    assert!(matches!(&refusal, Refusal::Host(words) if words.contains("does not run")), "{refusal}");
+    assert!(refusal.may_pass());
+    // The next try succeeds as soon as the fault is mended.
+    std::os::unix::fs::symlink(options().compiler, &compiler).unwrap();
+    host.load(Guest::default().bytes()).await.unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
 }

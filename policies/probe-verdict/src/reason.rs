@@ -15,8 +15,8 @@ pub enum Found<'a> {
     Error(&'a str),
 }
 
-/// Says it in words. `subject` is the annotation's key or the condition's type; `starting` is a pod that is not able to work yet: then that is the reason,
-/// whatever the probe found.
+/// Says it in words. `subject` is the annotation's key or the condition's type; `starting` is a pod that is
+/// not able to work yet: then that is the reason, whatever the probe found.
 pub fn words(found: Found<'_>, subject: &str, starting: bool) -> String {
     if starting {
         return "not ready yet".to_owned();

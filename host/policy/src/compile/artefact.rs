@@ -36,10 +36,10 @@ impl Artefact {
 fn in_words(error: &wasmtime::Error) -> String {
     let text = format!("{error:#}");
     if text.contains("pooling allocator") {
-        let cause = brief(&error.root_cause().to_string());
-        return format!(
-            "it asks for more than a policy gets: {cause}; use fewer or smaller memories and tables"
-        );
+        // What follows, if anything, is a table of what takes how much.
+        let cause = error.root_cause().to_string();
+        let cause = brief(cause.split("; breakdown").next().unwrap_or_default());
+        return format!("it asks for more than a policy gets: {cause}; use less, or link less code into it");
     }
     brief(&text)
 }

@@ -15,7 +15,7 @@ use crate::error::Refusal;
 use crate::log::brief;
 
 /// Machine code that a component may become; far more than any limit on its size gives.
-const MAX_ARTEFACT: u64 = 256 << 20;
+const MAX_ARTEFACT: u64 = 128 << 20;
 /// What is read of the child's standard error.
 const MAX_WORDS: u64 = 4 << 10;
 
@@ -80,7 +80,8 @@ async fn run(program: &Path, component: &[u8], limits: CompileLimits) -> std::io
     // What is past the limit stays in the pipe, and the child hangs until it is killed.
     let (_, code_read, words_read) =
         tokio::join!(feed, stdout.read_to_end(&mut code), stderr.read_to_end(&mut words));
-    (code_read?, words_read?);
+    code_read?;
+    words_read?;
     if code.len() as u64 == MAX_ARTEFACT {
         child.start_kill()?;
     }

@@ -8,7 +8,7 @@ use crate::case::{
     set64,
 };
 use crate::fixtures::Guest;
-use crate::shape::with_module;
+use crate::shape::{place, with_module};
 
 const UNREACHABLE: &str = "wasm trap: wasm `unreachable` instruction executed";
 const PAST_MEMORY: &str = "wasm trap: out of bounds memory access";
@@ -60,7 +60,11 @@ fn traps() -> Vec<Case> {
             PAST_MEMORY,
         ),
         trap("a write past the memory", "(i32.store8 (i32.const 131072) (i32.const 1))", PAST_MEMORY),
-        trap("a copy past the memory", "(memory.copy (i32.const 0) (i32.const 1) (i32.const -1))", PAST_MEMORY),
+        trap(
+            "a copy past the memory",
+            "(memory.copy (i32.const 0) (i32.const 1) (i32.const -1))",
+            PAST_MEMORY,
+        ),
         indirect(
             "a call of nothing",
             "(call_indirect $t (type $other) (i64.const 0) (i32.const 1))",
@@ -90,7 +94,8 @@ fn traps() -> Vec<Case> {
         guest(
             "a trap after scale",
             Guest {
-                more: r#"(func (export "cabi_post_stoker:policy/scaling@0.1.0#scale") (param i32) unreachable)"#,
+                more: r#"(func (export "cabi_post_stoker:policy/scaling@0.1.0#scale") (param i32)
+                    unreachable)"#,
                 ..Guest::default()
             },
         )
@@ -127,25 +132,43 @@ fn floats() -> Vec<Case> {
 
 /// What is switched off, because it is not repeatable or not needed.
 fn features() -> Vec<Case> {
-    let uses = |name, content, words| {
+    let uses = |name, content: &str, problem: &str| {
         let module = wat::parse_str(format!("(module (memory 1) {content})")).unwrap();
-        case(name, with_module(&module)).not_compiled(words)
+        case(name, with_module(&module)).not_compiled(problem)
+    };
+    let parsed = |problem: &str, offset| {
+        format!("failed to parse WebAssembly module: {problem} (at offset {:#x})", place(offset))
+    };
+    let translated = |problem: &str, offset| {
+        format!(
+            "failed to compile: wasm[1]::function[0]: WebAssembly translation error: Invalid input \
+            WebAssembly code at offset {}: {problem}",
+            place(offset),
+        )
     };
     vec![
         uses(
             "relaxed vector instructions",
             "(func (param v128 v128 v128) (result v128)
                 (f32x4.relaxed_madd (local.get 0) (local.get 1) (local.get 2)))",
-            "?",
+            &translated("relaxed SIMD support is not enabled", 40),
         ),
         uses(
             "a wait for another thread",
             "(func (result i32) (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1)))",
-            "?",
+            &translated("threads support is not enabled", 37),
         ),
-        uses("an exception", "(tag $t) (func (throw $t))", "?"),
-        uses("types that are collected", "(type (struct (field i32)))", "?"),
-        uses("a stack of its own", "(type $f (func)) (type $c (cont $f)) (func (drop (ref.null $c)))", "?"),
+        uses("an exception", "(tag $t) (func (throw $t))", &parsed("exceptions proposal not enabled", 27)),
+        uses(
+            "types that are collected",
+            "(type (struct (field i32)))",
+            &parsed("cannot define struct types when gc types are disabled", 13),
+        ),
+        uses(
+            "a stack of its own",
+            "(type $f (func)) (type $c (cont $f)) (func (drop (ref.null $c)))",
+            &parsed("cannot define continuation types when stack switching is disabled", 16),
+        ),
     ]
 }
 

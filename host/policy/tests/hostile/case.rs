@@ -36,7 +36,7 @@ pub enum End {
     /// At the step, with the error's short kind and its whole message.
     Fails(Step, &'static str, String),
     /// Every step succeeds; the answers of the interfaces that it exports.
-    Answers(Answers),
+    Answers(Box<Answers>),
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,7 +65,7 @@ pub fn case(name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Case {
         input: fixtures::input(2, 3),
         // Long enough that a busy machine does not end what is to end by itself.
         limits: fixtures::limits(8_000),
-        end: End::Answers(Answers { scale: Some(desired(0)), ..Answers::default() }),
+        end: End::Answers(Box::new(Answers { scale: Some(desired(0)), ..Answers::default() })),
     }
 }
 
@@ -173,7 +173,7 @@ impl Case {
     /// Does all steps, up to the first that fails. What a policy answers, it answers twice.
     pub async fn run(&self, host: &PolicyHost) -> End {
         match self.steps(host).await {
-            Ok(answers) => End::Answers(answers),
+            Ok(answers) => End::Answers(Box::new(answers)),
             Err((step, kind, message)) => End::Fails(step, kind, message),
         }
     }

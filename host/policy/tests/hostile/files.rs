@@ -4,6 +4,7 @@ use stoker_policy::PolicyHost;
 
 use crate::case::{Case, End, case, scale, set};
 use crate::fixtures::Guest;
+use crate::shape::NAMES;
 
 pub fn rows() -> Vec<Case> {
     [not_components(), cut_short(), chance()].concat()
@@ -58,16 +59,13 @@ fn not_components() -> Vec<Case> {
     files.into_iter().map(row).chain(others).collect()
 }
 
-/// What ends early, wherever, and what makes no sense.
+/// A component that ends early, wherever.
 fn cut_short() -> Vec<Case> {
-    let good = Guest::default().bytes();
-    let size = good.len();
-    // The whole, in bytes, is part of the names: a change of the contract changes it.
-    let cuts =
-        [(9, "0x9"), (100, "0xb"), (size / 4, "?"), (size / 2, "?"), (size * 3 / 4, "?"), (size - 1, "?")];
+    let whole = wat::parse_str(format!("(component {NAMES})")).unwrap();
+    let cuts = [(9, "0x9"), (10, "0xa"), (whole.len() / 2, "0xf"), (whole.len() - 1, "0x53")];
     let row = |(keep, offset)| {
-        let reason = format!("unexpected end-of-file (at offset {offset})");
-        damaged(case(format!("{keep} of {size} bytes"), &good[..keep]), &reason)
+        let name = format!("{keep} of {} bytes of a component", whole.len());
+        damaged(case(name, &whole[..keep]), &format!("unexpected end-of-file (at offset {offset})"))
     };
     cuts.into_iter().map(row).collect()
 }

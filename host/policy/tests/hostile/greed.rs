@@ -2,7 +2,7 @@
 
 use crate::case::{Case, Step, Step::Load, case, classify, guest, lead, scale};
 use crate::fixtures::{Guest, SPIN};
-use crate::shape::{number, section, with, with_component, with_module};
+use crate::shape::{number, place, section, with, with_component, with_module};
 
 pub fn rows() -> Vec<Case> {
     [loops(), memories(), tables(), stack(), logs(), sizes()].concat()
@@ -70,7 +70,7 @@ fn memories() -> Vec<Case> {
         let name = format!("a memory that begins with {pages} pages");
         guest(&name, Guest { memory: pages, ..Guest::default() })
     };
-    let too_much = |bytes| {
+    let begins_too_large = |bytes: u64| {
         too_much(&format!(
             "memory has a minimum byte size of {bytes} which exceeds the limit of 0x4000000 bytes"
         ))
@@ -90,18 +90,24 @@ fn memories() -> Vec<Case> {
             scale("(drop (memory.grow (i32.const 65535)))"),
         ),
         begins("1000").needs_memory(Step::Validate),
-        begins("1025").not_compiled(&too_much("67174400")),
-        begins("65536").not_compiled(&too_much("4294967296")),
+        begins("1025").not_compiled(&begins_too_large(67_174_400)),
+        begins("65536").not_compiled(&begins_too_large(4_294_967_296)),
         unused("a memory that begins with 256 TiB", "(memory i64 0x100000000)")
-            .not_compiled(&too_much("281474976710656")),
+            .not_compiled(&begins_too_large(281_474_976_710_656)),
         unused("a memory that begins with 2^64 - 1 pages", "(memory i64 0xffffffffffffffff)")
-            .not_compiled("?"),
-        unused("a shared memory", "(memory 1 2 shared)").not_compiled("?"),
-        unused("a memory of pages of a byte", "(memory 1 (pagesize 1))").not_compiled("?"),
-        guest("two memories in a module", Guest { more: "(memory 1)", ..Guest::default() }).not_compiled("?"),
-        unused("101 memories in a module", &"(memory 1)".repeat(101)).not_compiled("?"),
+            .not_compiled(&parsed("memory size must be at most 0x1000000000000 65536-byte pages", 13)),
+        unused("a shared memory", "(memory 1 2 shared)")
+            .not_compiled(&parsed("threads must be enabled for shared memories", 13)),
+        unused("a memory of pages of a byte", "(memory 1 (pagesize 1))").not_compiled(&parsed(
+            "the custom page sizes proposal must be enabled to customize a memory's page size",
+            13,
+        )),
+        guest("two memories in a module", Guest { more: "(memory 1)", ..Guest::default() })
+            .not_compiled(&too_much("defined memories count of 2 exceeds the per-instance limit of 1")),
+        unused("101 memories in a module", &"(memory 1)".repeat(101))
+            .not_compiled(&parsed("memories count exceeds limit of 100", 14)),
         beside("7 more memories", 7, "1"),
-        beside("8 more memories", 8, "1").not_compiled("?"),
+        beside("8 more memories", 8, "1").not_compiled(&too_many(9, "Wasm linear memories", 8)),
         beside("4 more memories of 10 MiB", 4, "160").needs_memory(Step::Validate),
         beside("7 more memories of 10 MiB", 7, "160").needs_memory(Load),
         guest(
@@ -109,7 +115,7 @@ fn memories() -> Vec<Case> {
             Guest { more: r#"(data (i32.const 0x7fffffff) "x")"#, ..Guest::default() },
         )
         .stops(Load, "wasm trap: out of bounds memory access"),
-        case("1,000 memories of 16 MiB with two bytes each", sparse(1_000)),
+        case("900 memories of 16 MiB with two bytes each", sparse(900)),
     ]
 }
 
@@ -119,9 +125,28 @@ fn sparse(count: usize) -> Vec<u8> {
     [Guest::default().bytes().to_vec(), section(1, &module).repeat(count)].concat()
 }
 
-/// The refusal of a component that does not fit into a slot of the allocator.
+/// The refusal of what does not fit into a slot of the allocator.
 fn too_much(cause: &str) -> String {
-    format!("it asks for more than a policy gets: {cause}; use fewer or smaller memories and tables")
+    format!("it asks for more than a policy gets: {cause}; use less, or link less code into it")
+}
+
+fn too_many(count: usize, of: &str, max: usize) -> String {
+    too_much(&format!(
+        "The component transitively contains {count} {of}, which exceeds the configured maximum of {max} in \
+        the pooling allocator"
+    ))
+}
+
+fn too_large(bytes: usize) -> String {
+    too_much(&format!(
+        "instance allocation for this module requires {bytes} bytes which exceeds the configured maximum of \
+        1048576 bytes"
+    ))
+}
+
+/// The refusal of what is not valid, at an offset from the end of the good component.
+fn parsed(problem: &str, offset: usize) -> String {
+    format!("failed to parse WebAssembly module: {problem} (at offset {:#x})", place(offset))
 }
 
 fn tables() -> Vec<Case> {
@@ -136,12 +161,17 @@ fn tables() -> Vec<Case> {
             Guest { more: "(table $t 1 funcref)", scale: grow, ..Guest::default() },
         )
         .needs_tables(Step::Scale),
-        table("two tables in a module", "(table 1 funcref) (table 1 funcref)").not_compiled("?"),
-        table("a table that begins with 200,001", "(table 200001 funcref)").not_compiled("?"),
-        table("a table that begins with 4 G", "(table 0xffffffff funcref)").not_compiled("?"),
+        table("two tables in a module", "(table 1 funcref) (table 1 funcref)")
+            .not_compiled(&too_much("defined tables count of 2 exceeds the per-instance limit of 1")),
+        table("a table that begins with 200,001", "(table 200001 funcref)").not_compiled(&too_much(
+            "table index 0 has a minimum element size of 200001 which exceeds the limit of 200000",
+        )),
+        table("a table that begins with 4 G", "(table 0xffffffff funcref)").not_compiled(&too_much(
+            "table index 0 has a minimum element size of 4294967295 which exceeds the limit of 200000",
+        )),
         beside("15 tables of 10,000", 15, "10000"),
         beside("15 tables of 20,000", 15, "20000").needs_tables(Load),
-        beside("17 tables", 17, "1").not_compiled("?"),
+        beside("17 tables", 17, "1").not_compiled(&too_many(17, "tables", 16)),
     ]
 }
 
@@ -257,11 +287,14 @@ fn sizes() -> Vec<Case> {
         case("10 MB of instructions that do nothing", with_module(&nops(100, 100_000))),
         case("10 MB of debugging information", with(0, &[vec![1, b'x'], vec![0; 10_000_000]].concat())),
         unused("20,000 functions", "(func)".repeat(20_000)),
-        unused("100,000 global variables", "(global i64 (i64.const 1))".repeat(100_000)).not_compiled("?"),
-        unused("100,000 pieces of data", r#"(data "x")"#.repeat(100_000)).not_compiled("?"),
-        unused("100,001 pieces of data", r#"(data "x")"#.repeat(100_001)).not_compiled("?"),
-        case("40 more instances", beside(40, "")).not_compiled("?"),
-        case("1,001 more instances", beside(1_001, "")).not_compiled("?"),
+        unused("100,000 global variables", "(global i64 (i64.const 1))".repeat(100_000))
+            .not_compiled(&too_large(1_600_176)),
+        unused("100,000 pieces of data", r#"(data "x")"#.repeat(100_000)).not_compiled(&too_large(1_200_176)),
+        unused("100,001 pieces of data", r#"(data "x")"#.repeat(100_001))
+            .not_compiled(&parsed("data segments count exceeds limit of 100000", 16)),
+        case("40 more instances", beside(40, "")).not_compiled(&too_many(41, "core module instances", 32)),
+        case("1,001 more instances", beside(1_001, ""))
+            .not_compiled(&parsed("instances count exceeds limit of 1000", 35)),
     ]
 }
 

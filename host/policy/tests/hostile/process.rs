@@ -1,5 +1,7 @@
 //! What the kernel knows of this process.
 
+#![allow(dead_code, clippy::unwrap_used)]
+
 use std::fs;
 
 /// The most memory that this process held, in bytes, since the start or [`forget_peak`].

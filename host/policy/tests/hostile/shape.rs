@@ -45,7 +45,7 @@ fn worlds() -> Vec<Case> {
 }
 
 /// Instances that have no more than the right names.
-const NAMES: &str = r#"(instance $empty)
+pub const NAMES: &str = r#"(instance $empty)
     (export "stoker:policy/settings@0.1.0" (instance $empty))
     (export "stoker:policy/scaling@0.1.0" (instance $empty))"#;
 
@@ -182,6 +182,10 @@ fn imports() -> Vec<Case> {
         ),
         denied("imports under a name that clears the screen", r#"(import "\1b[2J\n" (instance))"#, " [2J "),
         importing("a thousand imports", &thousand).misfits(&format!("{told}and 992 more problems")),
+        case("six million imports", six_million()).misfits(&format!(
+            "{}and 5999994 more problems",
+            "imports a, which no policy gets: build without it; ".repeat(8)
+        )),
         unlike(
             "imports a function of a served name",
             "wasi:cli/environment@0.2.0",
@@ -212,16 +216,28 @@ fn imports() -> Vec<Case> {
             &format!(r#"(import "stoker:policy/log@0.1.0" (instance (export "{long}" (func))))"#),
         )
         .misfits(&format!(
-            "component imports instance `stoker:policy/log@0.1.0`, but a matching implementation was not found \
-            in the linker: instance export `{}…; build it against the wit/ folder of this release",
-            "a".repeat(884),
+            "{:.1024}…; build it against the wit/ folder of this release",
+            format!(
+                "component imports instance `stoker:policy/log@0.1.0`, but a matching implementation was not \
+                found in the linker: instance export `{long}"
+            )
         )),
         importing(
             "imports a compiler's excuse",
             r#"(import "wasi:cli/environment@0.2.0" (instance (export "memory allocation" (func))))"#,
         )
-        .not_compiled("?"),
+        .not_compiled(
+            "failed to parse WebAssembly module: export name `memory allocation` is not a valid extern name \
+            `memory allocation` is not in kebab case (at offset 0xb)",
+        ),
     ]
+}
+
+/// A component that imports the same instance again and again, which is not valid, in 30 MB.
+fn six_million() -> Vec<u8> {
+    let import = [0, 1, b'a', 5, 0];
+    let imports = [number(6_000_000), import.repeat(6_000_000)].concat();
+    [b"\0asm\x0d\0\x01\0".to_vec(), section(10, &imports)].concat()
 }
 
 fn nesting() -> Vec<Case> {
@@ -237,6 +253,11 @@ fn nesting() -> Vec<Case> {
         nested(100).misfits(too_deep),
         nested(5_000).misfits(too_deep),
     ]
+}
+
+/// A place in what [`with`] adds to a good component.
+pub fn place(offset: usize) -> usize {
+    Guest::default().bytes().len() + offset
 }
 
 /// A good component with one more section.
