@@ -60,8 +60,17 @@ pub struct PolicyMetrics {
 /// The series that exist, to be able to remove them.
 #[derive(Default)]
 struct Known {
-    of: HashMap<String, (HashSet<&'static str>, HashSet<(&'static str, &'static str)>)>,
+    of: HashMap<String, Series>,
     refused: VecDeque<String>,
+}
+
+/// The series of one digest.
+#[derive(Default)]
+struct Series {
+    /// Outcomes of compiling.
+    compiled: HashSet<&'static str>,
+    /// Calls and their outcomes.
+    called: HashSet<(&'static str, &'static str)>,
 }
 
 impl PolicyMetrics {
@@ -105,14 +114,14 @@ impl PolicyMetrics {
     }
 
     fn remove(&self, digest: &str, known: &mut Known) {
-        let Some((compiles, calls)) = known.of.remove(digest) else { return };
+        let Some(series) = known.of.remove(digest) else { return };
         let digest = || digest.to_owned();
-        for outcome in compiles {
+        for outcome in series.compiled {
             let labels = Compiled { digest: digest(), outcome };
             self.compiles.remove(&labels);
             self.compile_memory.remove(&labels);
         }
-        for (call, outcome) in calls {
+        for (call, outcome) in series.called {
             self.calls.remove(&Called { digest: digest(), call, outcome });
         }
         self.instantiations.remove(&Instantiated { digest: digest() });
@@ -129,7 +138,7 @@ impl Observer for PolicyMetrics {
                 .set(i64::try_from(cost.peak_bytes).unwrap_or(i64::MAX));
         }
         let mut known = self.known();
-        known.of.entry(labels.digest.clone()).or_default().0.insert(outcome);
+        known.of.entry(labels.digest.clone()).or_default().compiled.insert(outcome);
         if outcome == "ok" {
             known.refused.retain(|refused| *refused != labels.digest);
             return;
@@ -152,7 +161,7 @@ impl Observer for PolicyMetrics {
             return;
         }
         self.calls.get_or_create(&labels).observe(timing.call.as_secs_f64());
-        self.known().of.entry(labels.digest).or_default().1.insert((call, outcome));
+        self.known().of.entry(labels.digest).or_default().called.insert((call, outcome));
     }
 
     fn forgotten(&self, digest: &Digest) {

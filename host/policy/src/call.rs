@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use wasmtime::component::Instance;
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::engine::Clock;
 use crate::error::CallError;
@@ -77,6 +77,12 @@ pub(crate) fn run<T>(
     store.set_max_component_handles(HANDLES);
     // Set once: instantiation, which may run the guest's start functions, counts, too.
     store.set_epoch_deadline(Clock::ticks(limits.timeout));
+    // A clock that was late makes up for it in one go, which would cut a call short.
+    let deadline = started + limits.timeout;
+    store.epoch_deadline_callback(move |_| match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(Trap::Interrupt.into()),
+        left => Ok(UpdateDeadline::Continue(Clock::ticks(left))),
+    });
 
     let instance = policy.pre.instantiate(&mut store);
     let instantiate = started.elapsed();
