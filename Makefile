@@ -80,6 +80,7 @@ e2e: build cluster-up ## Test the operator on the local cluster
 	cargo test --locked --workspace $(E2E_TESTS) -- --ignored --test-threads=4
 
 .PHONY: bench
+bench: SIM_NODES = 20
 bench: build release cluster-up ## Measure: flips, flips beside bad policies (both on the local cluster), decisions
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/beside

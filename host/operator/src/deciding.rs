@@ -1,7 +1,7 @@
 //! Who decides for a pool: its policy is settled, asked for verdicts and for a size, and described in the status.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use stoker_api::{HotStandbyDeployment, PolicyStatus};
@@ -12,7 +12,7 @@ use stoker_policy::{ConfigRefusal, Limits, Policy};
 
 use crate::context::Context;
 use crate::policies::{Content, Source};
-use crate::pool::{Active, PoolState};
+use crate::pool::{Active, PoolState, RefusedConfig};
 use crate::projection::{self, ScalingContext};
 
 fn limits(object: &HotStandbyDeployment) -> Limits {
@@ -41,6 +41,7 @@ pub(crate) async fn settle_policy(
         state.last_known = None;
         state.failures = 0;
         state.last_error = None;
+        state.quiet_until = None;
         return None;
     };
     context.policies.release(user, Some(source));
@@ -118,10 +119,11 @@ async fn adopt(
         active.source = source.clone();
         return Ok(());
     }
-    if let Some((d, c, words)) = &state.refused_config
-        && (d, c) == (&digest, &config)
+    if let Some(refused) = &state.refused_config
+        && (&refused.digest, &refused.config) == (&digest, &config)
+        && refused.again.is_none_or(|again| Instant::now() < again)
     {
-        return Err(("ConfigInvalid".to_owned(), words.clone()));
+        return Err(("ConfigInvalid".to_owned(), refused.words.clone()));
     }
     match context.host.validate(&policy, &config, limits(object)).await {
         Ok(()) => {
@@ -140,8 +142,12 @@ async fn adopt(
         Err(refusal) => {
             let words = format!("spec.policy.config: {refusal}");
             // An answer stays what it is; a call that failed may succeed the next time.
-            if matches!(refusal, ConfigRefusal::Invalid(_)) {
-                state.refused_config = Some((digest, config, words.clone()));
+            let stands = matches!(refusal, ConfigRefusal::Invalid(_));
+            state.refused_config = Some(RefusedConfig { digest, config, words: words.clone(), again: None });
+            if !stands && let Some(refused) = &mut state.refused_config {
+                state.refusals_in_a_row = state.refusals_in_a_row.saturating_add(1);
+                let wait = Duration::from_secs(1 << state.refusals_in_a_row.min(6));
+                refused.again = Some(Instant::now() + wait);
             }
             Err(("ConfigInvalid".to_owned(), words))
         }
@@ -205,14 +211,20 @@ pub(crate) async fn judge_pods(
     let wanted = projection::Wanted { labels: &info.wanted_labels, annotations: &info.wanted_annotations };
     let input =
         projection::busyness_input(object, &active.config, pods, &state.memory.pods, &by_probe, &wanted, now);
-    match context.host.classify(&active.policy, limits(object), input).await {
+    let asked = match state.quiet() {
+        Some(error) => Err(error),
+        None => {
+            let answer = context.host.classify(&active.policy, limits(object), input).await;
+            answer.map_err(|error| error.to_string())
+        }
+    };
+    match asked {
         Ok(answer) => {
             let wake = answer.value.iter().filter_map(|verdict| verdict.wake_after).min();
             let verdicts = projection::judgements(pods, answer.value);
             Judged { verdicts, by_probe, error: None, wake: wake.map(Duration::from_millis) }
         }
-        Err(error) => {
-            let words = error.to_string();
+        Err(words) => {
             // A pod that has never been Ready is starting whoever is asked. Of the others nothing is known (I3),
             // also of one that is not Ready now: readiness is often dropped at work.
             let unknown = |(pod, says): (&PodView, &Judgement)| {
@@ -245,6 +257,9 @@ pub(crate) async fn ask(
     };
     if !active.policy.exports().scaling {
         return (Asked::Formula, None);
+    }
+    if let Some(error) = state.quiet() {
+        return (Asked::Failed { error }, None);
     }
     let history: Vec<_> = state.history.iter().copied().collect();
     let input = projection::scaling_input(

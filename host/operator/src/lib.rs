@@ -30,7 +30,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 use kube::api::Api;
 use kube::runtime::controller::{self, Action, Config};
-use kube::runtime::{Controller, watcher};
+use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
 use stoker_api::HotStandbyDeployment;
 use tokio::sync::watch;
 
@@ -69,9 +69,16 @@ pub async fn run(
 async fn control(context: Arc<Context>, scope: Arc<context::Scope>, mut stop: watch::Receiver<bool>) {
     let api: Api<HotStandbyDeployment> = scope.api(context.client.clone());
     let triggers = scope.take_triggers();
-    let controller = Controller::new(api, watcher::Config::default().any_semantic());
-    scope.keep_pools(controller.store());
-    controller
+    let (pools, writer) = reflector::store();
+    scope.keep_pools(pools.clone());
+    // What Stoker writes itself, the status, asks for no look.
+    let wanted = predicates::generation.combine(predicates::finalizers);
+    let changes = watcher(api, watcher::Config::default().any_semantic())
+        .default_backoff()
+        .reflect(writer)
+        .touched_objects()
+        .predicate_filter(wanted, Default::default());
+    Controller::for_stream(changes, pools)
         .with_config(Config::default().concurrency(64))
         .reconcile_on(triggers)
         .graceful_shutdown_on(async move {

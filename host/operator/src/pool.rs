@@ -59,6 +59,15 @@ pub(crate) struct Active {
     pub(crate) source: Source,
 }
 
+/// A config that a component did not take.
+pub(crate) struct RefusedConfig {
+    pub(crate) digest: String,
+    pub(crate) config: String,
+    pub(crate) words: String,
+    /// When it is tried again, if there was no answer; an answer stands.
+    pub(crate) again: Option<Instant>,
+}
+
 /// What is remembered of a pool between two looks.
 #[derive(Default)]
 pub struct PoolState {
@@ -68,10 +77,14 @@ pub struct PoolState {
     pub(crate) last_known: Option<String>,
     /// Why that one does not decide now.
     pub(crate) lost: Option<String>,
-    /// The last (digest, config) whose config was refused, and the words.
-    pub(crate) refused_config: Option<(String, String, String)>,
+    /// The last config that was not taken.
+    pub(crate) refused_config: Option<RefusedConfig>,
+    /// Calls of `validate` in a row that gave no answer.
+    pub(crate) refusals_in_a_row: u32,
     pub(crate) failures: u32,
     pub(crate) last_error: Option<String>,
+    /// A policy that fails is not asked again before then: it is most often the costly ones that fail.
+    pub(crate) quiet_until: Option<Instant>,
     pub(crate) policy_state: Vec<u8>,
     pub(crate) history: VecDeque<(Timestamp, u32, u32)>,
     /// The template that was tried, and the refusal.
@@ -110,9 +123,27 @@ impl PoolState {
         self.last_known = None;
         self.lost = None;
         self.refused_config = None;
+        self.refusals_in_a_row = 0;
         self.failures = 0;
         self.last_error = None;
+        self.quiet_until = None;
         self.policy_state.clear();
+    }
+
+    /// Why the policy is not asked now: it failed a short while ago.
+    pub(crate) fn quiet(&self) -> Option<String> {
+        self.quiet_until.filter(|until| Instant::now() < *until).and(self.last_error.clone())
+    }
+
+    /// Notes how a look's calls of the policy ended. Answers that were not asked for change nothing.
+    fn called(&mut self, error: Option<String>) {
+        if self.quiet().is_some() {
+            return;
+        }
+        self.failures = if error.is_some() { self.failures.saturating_add(1) } else { 0 };
+        self.quiet_until =
+            error.is_some().then(|| Instant::now() + Duration::from_secs(1 << self.failures.min(6)));
+        self.last_error = error;
     }
 
     /// The pods that the watch shows, corrected by what was just done.
@@ -178,8 +209,7 @@ pub async fn reconcile(
         Asked::Failed { error } if state.active.is_some() => Some(error.clone()),
         _ => None,
     };
-    state.last_error = judged.error.or(unanswered);
-    state.failures = if state.last_error.is_some() { state.failures.saturating_add(1) } else { 0 };
+    state.called(judged.error.or(unanswered));
     let bounds = Bounds {
         minimum: object.spec.min_replicas,
         maximum: object.spec.max_replicas,
@@ -235,13 +265,16 @@ pub async fn reconcile(
 
     // Should the watch never show what was made, it is believed no longer then.
     let unseen = state.made.iter().map(|(at, _)| OVERLAY.saturating_sub(at.elapsed())).min();
+    let validate = state.refused_config.as_ref().and_then(|refused| refused.again);
+    let validate = validate.map(|again| again.saturating_duration_since(Instant::now()));
     let until = |t: Timestamp| Duration::try_from(t.duration_since(Timestamp::now())).unwrap_or_default();
-    let retry = (state.failures > 0).then(|| Duration::from_secs(1 << state.failures.min(6)));
+    let retry = state.quiet_until.map(|until| until.saturating_duration_since(Instant::now()));
     let refused = state.refused.as_ref().filter(|(t, _)| *t > Timestamp::now()).map(|(t, _)| until(*t));
-    let wake = [plan.wake_at.map(until), status_wake, policy_wake, judged.wake, retry, refused, unseen]
-        .into_iter()
-        .flatten()
-        .min();
+    let wake =
+        [plan.wake_at.map(until), status_wake, policy_wake, judged.wake, retry, validate, refused, unseen]
+            .into_iter()
+            .flatten()
+            .min();
     // A moment more than asked, so that the look comes after what it waits for.
     Ok(wake.map_or_else(Action::await_change, |w| Action::requeue(w + Duration::from_millis(2))))
 }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wasmtime::component::{Instance, Linker};
@@ -20,13 +21,13 @@ use crate::loader::Cache;
 use crate::observer::{Nobody, Observer};
 use crate::policy::{self, Linked, Policy};
 use crate::state::{Seed, State};
-use crate::workers::Workers;
+use crate::workers::{Ran, Workers};
 
 /// How much the host may take.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
-    /// Calls that run at the same time; at least two, so that a slow policy leaves one for the
-    /// others. Default: the number of processors, 2 to 4.
+    /// Calls that run at the same time; at least two, as half of them are for policies that are
+    /// quick. Default: the number of processors, 2 to 4.
     pub threads: usize,
     /// Calls of one policy that may wait for a thread. Default 4096: a call waits for each object,
     /// and a restart asks for all of them.
@@ -243,22 +244,28 @@ impl Inner {
         limits: Limits,
         seed: Seed,
         call: &'static str,
-        function: impl FnOnce(&Linked, &mut Store<State>, &Instance) -> Result<T, Failure> + Send + 'static,
+        function: impl Fn(&Linked, &mut Store<State>, &Instance) -> Result<T, Failure> + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<Answer<T>, CallError>>, CallError> {
         let (sender, receiver) = oneshot::channel();
         let (policy, clock) = (Arc::clone(linked), Arc::clone(&self.clock));
-        let job = Box::new(move || {
-            if sender.is_closed() {
-                return None;
+        let mut sender = Some(sender);
+        let job = Box::new(move |longest: Option<Duration>| {
+            if sender.as_ref().is_none_or(oneshot::Sender::is_closed) {
+                return Ran::Unwanted;
             }
-            let (answer, timing) = call::run(&policy, &clock, limits, seed, call, |store, instance| {
-                function(&policy, store, instance)
-            });
+            let given = longest.map_or(limits, |longest| limits.within(longest));
+            let (answer, timing) =
+                call::run(&policy, &clock, given, seed.clone(), call, |store, instance| {
+                    function(&policy, store, instance)
+                });
+            if given != limits && matches!(answer, Err(CallError::Timeout { .. })) {
+                return Ran::CutOff;
+            }
             let outcome = answer.as_ref().err().map_or("ok", CallError::kind);
             policy.observer.called(&policy.digest, call, outcome, timing);
             // Nobody may be left to hear it, which is fine.
-            let _ = sender.send(answer);
-            Some(timing.total())
+            let _ = sender.take().map(|sender| sender.send(answer));
+            Ran::Done(timing.total())
         });
         self.workers.submit(&linked.lane, job)?;
         Ok(receiver)
@@ -270,7 +277,7 @@ impl Inner {
         limits: Limits,
         seed: Seed,
         call: &'static str,
-        function: impl FnOnce(&Linked, &mut Store<State>, &Instance) -> Result<T, Failure> + Send + 'static,
+        function: impl Fn(&Linked, &mut Store<State>, &Instance) -> Result<T, Failure> + Send + 'static,
     ) -> Result<Answer<T>, CallError> {
         match self.submit(linked, limits, seed, call, function)?.await {
             Ok(answer) => answer,

@@ -35,6 +35,11 @@ impl Limits {
     pub(crate) const DESCRIBE: Self =
         Self { timeout: Duration::from_secs(1), memory_bytes: Self::MAX_MEMORY_BYTES };
 
+    /// The same, but no longer than that.
+    pub(crate) fn within(self, longest: Duration) -> Self {
+        Self { timeout: self.timeout.min(longest), ..self }
+    }
+
     /// The same, within what may be allowed.
     pub(crate) fn clamped(self) -> Self {
         Self {

@@ -2,8 +2,10 @@
 //! an async worker, and a slow policy never holds every thread: I8, the worst policy affects only
 //! the objects that reference it.
 //!
-//! Calls queue by policy, and the policies take turns. Those whose last call was not quick may
-//! together hold all threads but one.
+//! Calls queue by policy, and the policies take turns. A call begins on a thread for quick ones, and
+//! is cut off there when it takes long: as it depends on its input alone, it can begin anew on a
+//! thread for slow ones, which gives way to everything else in the process. The policy's later calls
+//! begin there until one is quick again.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,26 +17,39 @@ use std::time::Duration;
 use crate::error::{CallError, HostError};
 use crate::limits::STACK_BYTES;
 
-/// A call up to this long is quick. Interpreted languages take up to some 10 ms.
+/// A call up to this long is quick, and none is longer on a thread for quick ones. Interpreted
+/// languages take up to some 10 ms.
 const QUICK: Duration = Duration::from_millis(20);
+/// How much politer than the rest of the process the threads for slow policies are.
+const NICE: i32 = 10;
 /// For WebAssembly and for the host functions that it calls.
 const THREAD_STACK: usize = STACK_BYTES + (2 << 20);
 
-/// Runs a call and tells how long it took, or nothing when nobody waits for it any more.
-pub(crate) type Job = Box<dyn FnOnce() -> Option<Duration> + Send>;
+/// Runs a call, for so long at most if that is given.
+pub(crate) type Job = Box<dyn FnMut(Option<Duration>) -> Ran + Send>;
+
+/// How a call ended.
+pub(crate) enum Ran {
+    /// It was answered after this time.
+    Done(Duration),
+    /// It would have taken longer than was given. It can be run again.
+    CutOff,
+    /// Nobody waits for it any more.
+    Unwanted,
+}
 
 /// The calls of one policy.
 #[derive(Debug)]
 pub(crate) struct Lane {
     id: u64,
-    /// Whether the last call was. A policy that has not answered yet is not trusted to be.
+    /// Whether the last call was.
     quick: AtomicBool,
 }
 
 impl Lane {
     pub(crate) fn new() -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Arc::new(Self { id: NEXT.fetch_add(1, Relaxed), quick: AtomicBool::new(false) })
+        Arc::new(Self { id: NEXT.fetch_add(1, Relaxed), quick: AtomicBool::new(true) })
     }
 }
 
@@ -46,7 +61,10 @@ pub(crate) struct Workers {
 
 struct Shared {
     queue: Mutex<Queue>,
-    changed: Condvar,
+    /// Wakes a thread for quick policies.
+    quick: Condvar,
+    /// Wakes a thread for the others.
+    slow: Condvar,
 }
 
 #[derive(Default)]
@@ -54,34 +72,35 @@ struct Queue {
     lanes: HashMap<u64, VecDeque<(Arc<Lane>, Job)>>,
     /// Lanes with calls, the next one first.
     turns: VecDeque<u64>,
-    slow_running: usize,
-    max_slow: usize,
     stopped: bool,
 }
 
 impl Queue {
-    /// The next call that may run now, and whether it counts as slow.
-    fn pick(&mut self) -> Option<(Arc<Lane>, Job, bool)> {
-        for _ in 0..self.turns.len() {
-            let id = self.turns.pop_front()?;
-            let Some(calls) = self.lanes.get_mut(&id) else { continue };
-            let slow = calls.front().is_some_and(|(lane, _)| !lane.quick.load(Relaxed));
-            if slow && self.slow_running >= self.max_slow {
-                self.turns.push_back(id);
-                continue;
-            }
-            let next = calls.pop_front();
-            if calls.is_empty() {
-                self.lanes.remove(&id);
-            } else {
-                self.turns.push_back(id);
-            }
-            if let Some((lane, job)) = next {
-                self.slow_running += usize::from(slow);
-                return Some((lane, job, slow));
-            }
+    /// The next call of a policy that is quick, or of one that is not.
+    fn pick(&mut self, quick: bool) -> Option<(Arc<Lane>, Job)> {
+        let is_it = |id: &u64| {
+            let first = self.lanes.get(id).and_then(VecDeque::front);
+            first.is_some_and(|(lane, _)| lane.quick.load(Relaxed) == quick)
+        };
+        let place = self.turns.iter().position(is_it)?;
+        let id = self.turns.remove(place)?;
+        let calls = self.lanes.get_mut(&id)?;
+        let next = calls.pop_front();
+        if calls.is_empty() {
+            self.lanes.remove(&id);
+        } else {
+            self.turns.push_back(id);
         }
-        None
+        next
+    }
+
+    /// A call that was cut off comes before its policy's others.
+    fn put_back(&mut self, lane: &Arc<Lane>, job: Job) {
+        let calls = self.lanes.entry(lane.id).or_default();
+        if calls.is_empty() {
+            self.turns.push_back(lane.id);
+        }
+        calls.push_front((Arc::clone(lane), job));
     }
 }
 
@@ -89,21 +108,28 @@ impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Wakes a thread that may run the lane's calls.
+    fn wake(&self, lane: &Lane) {
+        if lane.quick.load(Relaxed) { self.quick.notify_one() } else { self.slow.notify_one() }
+    }
 }
 
 impl Workers {
-    /// Starts `threads` threads, at least two. Up to `max_waiting` calls of a policy may wait.
+    /// Starts `threads` threads, at least two, half of them for quick policies. Up to `max_waiting`
+    /// calls of a policy may wait.
     pub(crate) fn start(threads: usize, max_waiting: usize) -> Result<Self, HostError> {
-        let queue = Queue { max_slow: threads.saturating_sub(1).max(1), ..Queue::default() };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
+        let shared = Shared { queue: Mutex::default(), quick: Condvar::new(), slow: Condvar::new() };
+        let shared = Arc::new(shared);
         // Made first, so that the threads end if one of them cannot be started.
         let workers = Self { shared, max_waiting };
-        for number in 0..threads {
+        for number in 0..threads.max(2) {
             let shared = Arc::clone(&workers.shared);
+            let quick = number % 2 == 0;
             thread::Builder::new()
                 .name(format!("policy-{number}"))
                 .stack_size(THREAD_STACK)
-                .spawn(move || work(&shared))
+                .spawn(move || work(&shared, quick))
                 .map_err(|error| HostError::Thread(error.to_string()))?;
         }
         Ok(workers)
@@ -122,7 +148,7 @@ impl Workers {
             queue.turns.push_back(lane.id);
         }
         drop(queue);
-        self.shared.changed.notify_one();
+        self.shared.wake(lane);
         Ok(())
     }
 
@@ -141,30 +167,41 @@ impl Drop for Workers {
         drop(queue);
         // Outside the lock: the callers are told by the drop of what their calls hold.
         drop(abandoned);
-        self.shared.changed.notify_all();
+        self.shared.quick.notify_all();
+        self.shared.slow.notify_all();
     }
 }
 
-fn work(shared: &Shared) {
+fn work(shared: &Shared, quick: bool) {
+    if !quick {
+        // Where it is not allowed, they compete with the rest, which is a pity and no more.
+        let _ = rustix::process::nice(NICE);
+    }
+    let changed = if quick { &shared.quick } else { &shared.slow };
     let mut queue = shared.queue();
     while !queue.stopped {
-        let Some((lane, job, slow)) = queue.pick() else {
-            queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        let Some((lane, mut job)) = queue.pick(quick) else {
+            queue = changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
         drop(queue);
-        match catch_unwind(AssertUnwindSafe(job)) {
-            Ok(Some(took)) => lane.quick.store(took <= QUICK, Relaxed),
-            Ok(None) => {}
+        let limit = quick.then_some(QUICK);
+        match catch_unwind(AssertUnwindSafe(|| job(limit))) {
+            Ok(Ran::Done(took)) => {
+                let now = took <= QUICK;
+                if lane.quick.swap(now, Relaxed) != now {
+                    // Its other calls are no longer for this thread.
+                    shared.wake(&lane);
+                }
+            }
+            Ok(Ran::CutOff) => {
+                lane.quick.store(false, Relaxed);
+                shared.queue().put_back(&lane, job);
+                shared.wake(&lane);
+            }
+            Ok(Ran::Unwanted) => {}
             Err(_) => tracing::error!("a call panicked in the policy host"),
         }
         queue = shared.queue();
-        if slow {
-            queue.slow_running -= 1;
-            // Another slow call may have waited for this one with a thread at rest.
-            if !queue.turns.is_empty() {
-                shared.changed.notify_one();
-            }
-        }
     }
 }

@@ -22,7 +22,7 @@ use crate::policies::{active, from_map, healthy, unhealthy};
 async fn i4_a_decision_for_an_older_generation_is_dropped() -> Result<()> {
     let world = World::start("fence").await?;
     // A call takes seconds, so that the spec changes while it runs.
-    world.put_policy("rush-hour", &wants_slowly(8, 3_000_000_000)).await?;
+    world.put_policy("rush-hour", &wants_slowly(8, 1_000_000_000)).await?;
     let policy = json!({"configMap": {"name": "rush-hour"}, "limits": {"timeoutMilliseconds": 10_000}});
     world.apply_pool("game", json!({"policy": policy})).await?;
     let began = |o: &stoker_e2e::operator::Operator| Ok(o.log().contains("policy in use"));
