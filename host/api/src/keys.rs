@@ -18,6 +18,22 @@ pub const HSD_NAME: &str = "hsd.paia.tech/name";
 /// the way out of I1.
 pub const FORCE_REMOVE: &str = "stoker.dev/force-remove";
 
+/// Annotation on a pod of a pool with `afterUse: Replace`: it was seen busy, so that it is not used again, also
+/// when the operator is restarted in between.
+pub const USED: &str = "stoker.dev/used";
+
+/// Label on a pod of a pool with `stateLabels`: `idle`, `busy`, `unknown` or `starting`.
+pub const STATE: &str = "stoker.dev/state";
+
+/// Annotation of the cluster-autoscaler: whether the node of this pod may be removed.
+pub const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
+
+/// Annotation of Karpenter: `true` = it does not disrupt the pod's node.
+pub const DO_NOT_DISRUPT: &str = "karpenter.sh/do-not-disrupt";
+
+/// Finalizer of an object with `deletionPolicy: Drain`.
+pub const DRAIN: &str = "stoker.dev/drain";
+
 /// Annotation key that the annotation probe reads unless the spec names another.
 pub const DEFAULT_BUSY_ANNOTATION: &str = "paia.tech/busy";
 

@@ -59,6 +59,8 @@ pub struct PodView {
     pub terminating: bool,
     /// The node that it is bound to.
     pub node: Option<String>,
+    /// Its node takes no new pods, or is not Ready.
+    pub displaced: bool,
     /// Restarts of its containers, summed.
     pub restarts: u32,
     /// When the last of its running containers started.
@@ -95,6 +97,11 @@ impl PodView {
             && self
                 .condition("PodScheduled")
                 .is_some_and(|c| c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
+    }
+
+    /// It was seen at work, and was marked so.
+    pub fn used(&self) -> bool {
+        self.annotations.get(stoker_api::keys::USED).is_some_and(|v| v == "true")
     }
 
     /// An administrator allows its removal whatever it does.

@@ -21,6 +21,18 @@ pub enum Verdict {
     Unknown,
 }
 
+impl Verdict {
+    /// The word that labels use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// A probe's raw finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
@@ -37,6 +49,8 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// Why, for people.
     pub reason: String,
+    /// Replace it when it is idle instead of using it again.
+    pub spent: bool,
 }
 
 /// What is remembered of a pod between two looks.
@@ -52,6 +66,8 @@ pub struct PodMemory {
     pub last_clear: Option<bool>,
     /// What the pool's probe says, and since when. A policy may judge otherwise.
     pub probe: (Verdict, Timestamp),
+    /// The policy wants it replaced instead of used again.
+    pub spent: bool,
 }
 
 /// Memory of all pods of a pool, by UID.
@@ -92,7 +108,7 @@ pub fn ever_ready(pod: &PodView, memory: Option<&PodMemory>) -> bool {
 /// - A pod whose node cannot be asked is unknown.
 pub fn judge(pod: &PodView, probe: &BusyProbe, memory: Option<&PodMemory>) -> Judgement {
     let (verdict, reason) = judge_parts(pod, probe, memory);
-    Judgement { verdict, reason }
+    Judgement { verdict, reason, spent: false }
 }
 
 fn judge_parts(pod: &PodView, probe: &BusyProbe, memory: Option<&PodMemory>) -> (Verdict, String) {
@@ -165,6 +181,8 @@ pub fn remember(
                 Verdict::Unknown => old.and_then(|m| m.last_clear),
             },
             probe: (says.verdict, probe_since(old, says.verdict, now)),
+            // A policy that fails now does not take back what it said.
+            spent: judgement.spent || verdict == Verdict::Unknown && old.is_some_and(|m| m.spent),
         };
         memories.insert(pod.uid.clone(), new);
     }

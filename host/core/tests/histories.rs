@@ -6,7 +6,7 @@ mod fixtures;
 use fixtures::{BUSY, Cluster, Look, Says, Spec, check, make_ready, schedule, set};
 use proptest::prelude::*;
 use stoker_api::keys;
-use stoker_core::pool::{Action, RemovalReason};
+use stoker_core::pool::{Action, Placement, RemovalReason};
 use stoker_core::verdict::Verdict;
 use stoker_core::{Phase, PodView};
 
@@ -20,6 +20,7 @@ enum Happens {
     Flips(u8, &'static str),
     Ends(u8, bool),
     NodeLost(u8),
+    Displaced(u8, bool),
     Deleted(u8),
     Gone(u8),
     Forced(u8),
@@ -33,8 +34,29 @@ enum Happens {
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
-    (0..6u32, 0..8u32, 1..12u32, prop_oneof![Just(0), Just(5), Just(30)], prop::bool::weighted(0.1))
-        .prop_map(|(idle, minimum, maximum, delay, paused)| Spec { idle, minimum, maximum, delay, paused })
+    let size = (0..6u32, 0..8u32, 1..12u32, prop_oneof![Just(0), Just(5), Just(30)], prop::bool::weighted(0.1));
+    let placement = prop_oneof![Just(Placement::Youngest), Just(Placement::Spread), Just(Placement::Packed)];
+    let max_idle = prop::option::weighted(0.2, 1..60i64);
+    let per_second = prop::option::weighted(0.2, 1..4u32);
+    let replace = (0..3u8, 0..3u32, any::<bool>(), max_idle, per_second, placement, any::<bool>());
+    (size, replace).prop_map(|(size, replace)| {
+        let (idle, minimum, maximum, delay, paused) = size;
+        let (template, surge, after_use, max_idle, per_second, placement, labels) = replace;
+        Spec {
+            idle,
+            minimum,
+            maximum,
+            delay,
+            paused,
+            template,
+            surge,
+            after_use,
+            max_idle,
+            per_second,
+            placement,
+            labels,
+        }
+    })
 }
 
 fn says() -> impl Strategy<Value = Says> {
@@ -49,7 +71,7 @@ fn says() -> impl Strategy<Value = Says> {
 
 fn happens() -> impl Strategy<Value = Happens> {
     use Happens::{
-        Acts, Deleted, Ends, Flips, Forced, Gone, Looks, NodeLost, Outage, Policy, Ready, Respecified,
+        Acts, Deleted, Displaced, Ends, Flips, Forced, Gone, Looks, NodeLost, Outage, Policy, Ready, Respecified,
         Restarts, Scheduled, Sees, Time, Unready,
     };
     let value = prop_oneof![3 => Just("true"), 1 => Just("TRUE"), 3 => Just("false"), 1 => Just("")];
@@ -61,6 +83,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         12 => (any::<u8>(), value).prop_map(|(p, v)| Flips(p, v)),
         3 => (any::<u8>(), any::<bool>()).prop_map(|(p, well)| Ends(p, well)),
         1 => any::<u8>().prop_map(NodeLost),
+        2 => (any::<u8>(), any::<bool>()).prop_map(|(p, on)| Displaced(p, on)),
         2 => any::<u8>().prop_map(Deleted),
         8 => any::<u8>().prop_map(Gone),
         1 => any::<u8>().prop_map(Forced),
@@ -110,6 +133,7 @@ fn happen(cluster: &mut Cluster, what: Happens) -> Option<Look> {
                 set(pod, "Ready", "Unknown", now);
             }
         }),
+        Happens::Displaced(p, on) => to_pod(cluster, p, |pod, _| pod.displaced = on && pod.node.is_some()),
         Happens::Deleted(p) => {
             if let Some(name) = cluster.some(p) {
                 cluster.delete(&name, None, None);
@@ -175,11 +199,14 @@ fn check_target(cluster: &mut Cluster, operator: usize, look: &Look) {
 fn rest(cluster: &mut Cluster) {
     cluster.outage = false;
     cluster.spec.paused = false;
+    // Standby that grows stale is replaced for ever.
+    cluster.spec.max_idle = None;
     let last = cluster.settle();
     let busy = cluster.pods.values().filter(|p| fixtures::says_busy(p)).count();
     let target = last.decision.applied as usize;
     assert_eq!(cluster.pods.len(), target.max(busy), "target {target}, busy {busy}: {last:?}");
     assert!(cluster.pods.values().all(|p| p.alive() && p.ready()));
+    assert_eq!(last.unfit, 0, "every idle pod is of the present template, unused, on a good node: {last:?}");
     // Nothing turns up later by itself.
     cluster.pass(3_600_000);
     let later = cluster.look(0);
@@ -278,6 +305,7 @@ proptest! {
             for action in look.iter().flat_map(|l| &l.plan.actions) {
                 match action {
                     Action::Create { .. } => created += 1,
+                    Action::Mark { .. } => {}
                     Action::Remove { reason, .. } => prop_assert_eq!(*reason, RemovalReason::Finished),
                 }
             }

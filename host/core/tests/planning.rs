@@ -12,7 +12,7 @@ use stoker_core::pool::{Action, Memory};
 use stoker_core::{Phase, PodView};
 
 fn spec(idle: u32, maximum: u32) -> Spec {
-    Spec { idle, minimum: 0, maximum, delay: 0, paused: false }
+    Spec { idle, maximum, ..Spec::default() }
 }
 
 /// One look by the formula, remembering.

@@ -163,7 +163,7 @@ fn what_is_remembered_ends_with_the_pod_and_a_namesake_starts_anew() {
     assert_eq!(in_turn(&[ready(0, at(0)), namesake], &probe), Verdict::Starting);
 
     let mut memories = PodMemories::new();
-    let seen = [Judgement { verdict: Verdict::Idle, reason: String::new() }];
+    let seen = [Judgement { verdict: Verdict::Idle, reason: String::new(), spent: false }];
     remember(&mut memories, &[ready(0, at(0))], &seen, &seen, at(1));
     remember(&mut memories, &[], &[], &[], at(2));
     assert!(memories.is_empty());
@@ -174,7 +174,7 @@ fn a_verdict_is_remembered_since_it_first_held() {
     let mut memories = PodMemories::new();
     let pods = [ready(0, at(0))];
     let mut see = |verdict, now: Timestamp| {
-        let seen = [Judgement { verdict, reason: String::new() }];
+        let seen = [Judgement { verdict, reason: String::new(), spent: false }];
         remember(&mut memories, &pods, &seen, &seen, now);
         memories["uid-0"].since
     };
@@ -188,7 +188,7 @@ fn a_verdict_is_remembered_since_it_first_held() {
 fn what_the_probe_says_is_remembered_beside_a_policys_verdict() {
     let mut memories = PodMemories::new();
     let pods = [ready(0, at(0))];
-    let seen = |verdict| [Judgement { verdict, reason: String::new() }];
+    let seen = |verdict| [Judgement { verdict, reason: String::new(), spent: false }];
     // The policy goes on calling it busy; the probe has said idle since 5.
     for (says, now) in [(Verdict::Busy, 1), (Verdict::Idle, 5), (Verdict::Idle, 9)] {
         let memory = memories.get("uid-0");
@@ -215,7 +215,7 @@ fn i3_an_unknown_pod_counts_for_sizing_as_it_was_last_known() {
         let mut memories = PodMemories::new();
         let pods = [ready(0, at(0))];
         for verdict in &past {
-            let seen = [Judgement { verdict: *verdict, reason: String::new() }];
+            let seen = [Judgement { verdict: *verdict, reason: String::new(), spent: false }];
             remember(&mut memories, &pods, &seen, &seen, at(1));
         }
         let counts = Snapshot { pods: &pods, memories: &memories }.counts();

@@ -5,7 +5,10 @@
 
 pub mod backoff;
 pub mod decision;
+pub mod marks;
+pub mod pace;
 pub mod plan;
+pub mod replace;
 pub mod snapshot;
 pub mod status;
 pub mod window;
@@ -15,7 +18,9 @@ use jiff::Timestamp;
 use crate::verdict::PodMemories;
 
 pub use decision::{Asked, Decision, LimitedBy};
-pub use plan::{Action, Plan, RemovalReason, Settings, plan};
+pub use marks::{MarkRules, Marks};
+pub use plan::{Action, Placement, Plan, RemovalReason, Settings, plan};
+pub use replace::{ReplaceRules, Unfit};
 pub use snapshot::{Counts, Snapshot};
 
 /// What is remembered of one pool.
@@ -25,6 +30,8 @@ pub struct Memory {
     pub pods: PodMemories,
     /// Targets of the last scaleDownDelaySeconds.
     pub window: window::Window,
+    /// Pods made within the last second.
+    pub pace: pace::Pace,
     /// Failing pods.
     pub backoff: backoff::Backoff,
     /// The last target that a decision gave without failure (I3).

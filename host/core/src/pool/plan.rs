@@ -1,10 +1,13 @@
 //! The plan: which pods are made and which go. This is where I1 and I2 are decided.
 
-use std::collections::{BTreeSet, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::decision::{Bounds, Decision, LimitedBy};
+use super::marks::{MarkRules, Marks, marks};
+use super::replace::{ReplaceRules, Unfit, replacing, unfit};
 use super::{Counts, Memory, Previous, Snapshot};
 use crate::PodView;
 use crate::verdict::Verdict;
@@ -24,6 +27,28 @@ pub struct Settings {
     pub conflicts: BTreeSet<u32>,
     /// The API server refused pods; none is made before then.
     pub no_creation_before: Option<Timestamp>,
+    /// Which pods are replaced.
+    pub replace: ReplaceRules,
+    /// What pods carry.
+    pub marks: MarkRules,
+    /// Pods made within a second at most.
+    pub max_per_second: Option<u32>,
+    /// Which idle pods go first when there are too many.
+    pub placement: Placement,
+    /// The object is being deleted: nothing is made, and whoever is not at work goes.
+    pub draining: bool,
+}
+
+/// Which idle pods go first when there are too many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// The youngest.
+    #[default]
+    Youngest,
+    /// Those on the node with the most pods of the pool, so that the pool stays spread.
+    Spread,
+    /// Those on the node with the fewest pods of the pool, so that nodes become empty.
+    Packed,
 }
 
 /// Why a pod goes.
@@ -37,6 +62,10 @@ pub enum RemovalReason {
     SurplusUnscheduled,
     /// Its annotation asks for it.
     Forced,
+    /// Another one stands in for it.
+    Replaced(Unfit),
+    /// The object is being deleted, and it is not at work.
+    Drained,
 }
 
 impl RemovalReason {
@@ -47,6 +76,11 @@ impl RemovalReason {
             Self::Surplus => "surplus",
             Self::SurplusUnscheduled => "surplus-unscheduled",
             Self::Forced => "forced",
+            Self::Replaced(Unfit::Displaced) => "displaced",
+            Self::Replaced(Unfit::Used) => "used",
+            Self::Replaced(Unfit::Outdated) => "outdated",
+            Self::Replaced(Unfit::Stale) => "stale",
+            Self::Drained => "drained",
         }
     }
 }
@@ -71,6 +105,17 @@ pub enum Action {
         /// Why.
         reason: RemovalReason,
     },
+    /// Tell others what a pod does.
+    Mark {
+        /// Its name.
+        name: String,
+        /// Its UID: a namesake is spared.
+        uid: String,
+        /// Labels to set or remove.
+        labels: Marks,
+        /// Annotations to set or remove.
+        annotations: Marks,
+    },
 }
 
 /// What to do now.
@@ -84,6 +129,8 @@ pub struct Plan {
     pub held_back: Option<String>,
     /// Surplus pods that wait for the delay or to turn idle.
     pub surplus: u32,
+    /// Idle pods that are being replaced.
+    pub replacing: u32,
 }
 
 /// Plans one pool.
@@ -113,14 +160,25 @@ pub fn plan(
         reason: decision.reason.clone(),
     });
     if settings.paused {
-        return Plan { actions: Vec::new(), wake_at: None, held_back: None, surplus: 0 };
+        return Plan { actions: Vec::new(), wake_at: None, held_back: None, surplus: 0, replacing: 0 };
     }
 
     let mut actions = leaving(snapshot.pods);
+    actions.extend(marks(snapshot, settings.marks));
+    if settings.draining {
+        actions.extend(drained(snapshot));
+        spare_the_leaving(&mut actions);
+        return Plan { actions, wake_at: None, held_back: None, surplus: 0, replacing: 0 };
+    }
     let mut wake_at = None;
     let mut held_back = None;
 
-    let missing = decision.applied.saturating_sub(counts.current);
+    let replacing = replacing(snapshot, &settings.replace, decision.applied, settings.bounds.maximum, now);
+    if let Some(at) = replacing.wake_at {
+        wake_at = earlier(wake_at, at);
+    }
+    let wanted = decision.applied.saturating_add(replacing.surge);
+    let missing = wanted.saturating_sub(counts.current);
     if missing > 0 {
         let mut allowed = missing;
         if settings.template_refused {
@@ -138,7 +196,12 @@ pub fn plan(
             wake_at = earlier(wake_at, until);
             allowed = missing.saturating_sub(waiting);
         }
-        let free = free_slots(snapshot.pods, settings, allowed);
+        let (paced, again) = memory.pace.allow(allowed, settings.max_per_second, now);
+        if let Some(again) = again {
+            wake_at = earlier(wake_at, again);
+        }
+        let free = free_slots(snapshot.pods, settings, paced);
+        memory.pace.took(free.len(), now);
         actions.extend(free.into_iter().map(|slot| Action::Create { slot }));
     }
     if memory.backoff.rounds > 0
@@ -148,22 +211,64 @@ pub fn plan(
         wake_at = earlier(wake_at, held_out);
     }
 
-    let allowed_floor = floor.replicas.max(decision.applied);
-    let leave_now = counts.current.saturating_sub(allowed_floor);
+    // For each that got Ready beside them, one of those to be replaced goes.
+    let go = replacing.idle.iter().take(replacing.go as usize);
+    let replaced: Vec<Action> =
+        go.map(|(pod, why)| removal(pod, RemovalReason::Replaced(*why))).collect();
+    let gone = replaced.len() as u32 + forced(&actions);
+    actions.extend(replaced);
+
+    // The surge is no surplus while it is in use.
+    let kept = floor.replicas.max(decision.applied.saturating_add(replacing.surge));
+    let leave_now = counts.current.saturating_sub(kept).saturating_sub(gone);
     if leave_now > 0 {
-        let forced =
-            actions.iter().filter(|a| matches!(a, Action::Remove { reason: RemovalReason::Forced, .. }));
-        let more = leave_now.saturating_sub(forced.count() as u32);
-        let chosen = victims(snapshot, &decision.victims, more);
+        let chosen = victims(snapshot, &decision.victims, settings, &actions, leave_now);
         actions.extend(chosen);
     }
-    let surplus = counts.current.saturating_sub(decision.applied);
+    let surplus = counts.current.saturating_sub(decision.applied.saturating_add(replacing.surge));
     if surplus > 0
         && let Some(until) = floor.until
     {
         wake_at = earlier(wake_at, until);
     }
-    Plan { actions, wake_at, held_back, surplus }
+    let replacing = replacing.idle.len() as u32;
+    spare_the_leaving(&mut actions);
+    Plan { actions, wake_at, held_back, surplus, replacing }
+}
+
+/// A pod that goes is told nothing more: the patch would change the version in which it was seen idle.
+fn spare_the_leaving(actions: &mut Vec<Action>) {
+    let leaving: HashSet<String> = actions
+        .iter()
+        .filter_map(|a| if let Action::Remove { uid, .. } = a { Some(uid.clone()) } else { None })
+        .collect();
+    actions.retain(|a| !matches!(a, Action::Mark { uid, .. } if leaving.contains(uid)));
+}
+
+/// Pods that go at somebody's word.
+fn forced(actions: &[Action]) -> u32 {
+    let forced = |a: &&Action| matches!(a, Action::Remove { reason: RemovalReason::Forced, .. });
+    actions.iter().filter(forced).count() as u32
+}
+
+/// The removal of a pod as it was seen.
+fn removal(pod: &PodView, reason: RemovalReason) -> Action {
+    Action::Remove {
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        resource_version: Some(pod.resource_version.clone()),
+        reason,
+    }
+}
+
+/// Pods that are neither at work nor of unknown state.
+fn drained(snapshot: Snapshot<'_>) -> Vec<Action> {
+    let spare = |p: &&PodView| {
+        p.alive()
+            && !p.force_remove()
+            && matches!(snapshot.verdict(p), Verdict::Idle | Verdict::Starting)
+    };
+    snapshot.pods.iter().filter(spare).map(|p| removal(p, RemovalReason::Drained)).collect()
 }
 
 fn earlier(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {
@@ -199,34 +304,49 @@ fn free_slots(pods: &[PodView], settings: &Settings, wanted: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Pods to remove because there are too many: first those that no node runs yet, then idle ones, those that
-/// the policy names before the others, the youngest first.
-fn victims(snapshot: Snapshot<'_>, named: &[String], wanted: u32) -> Vec<Action> {
-    let mut candidates: Vec<(u8, usize, std::cmp::Reverse<Timestamp>, &PodView, RemovalReason)> = snapshot
+/// Pods to remove because there are too many: first those that no node runs yet, then idle ones; those that
+/// are to be replaced anyway before those that the policy names, these before the others by the placement, and
+/// the youngest first.
+fn victims(
+    snapshot: Snapshot<'_>,
+    named: &[String],
+    settings: &Settings,
+    taken: &[Action],
+    wanted: u32,
+) -> Vec<Action> {
+    let taken: HashSet<&str> = taken
+        .iter()
+        .filter_map(|a| if let Action::Remove { uid, .. } = a { Some(uid.as_str()) } else { None })
+        .collect();
+    let mut on_node: HashMap<&str, i64> = HashMap::new();
+    for node in snapshot.pods.iter().filter(|p| p.alive()).filter_map(|p| p.node.as_deref()) {
+        *on_node.entry(node).or_default() += 1;
+    }
+    let crowd = |p: &PodView| {
+        let pods = p.node.as_deref().and_then(|n| on_node.get(n)).copied().unwrap_or(0);
+        match settings.placement {
+            Placement::Youngest => 0,
+            Placement::Spread => -pods,
+            Placement::Packed => pods,
+        }
+    };
+    let now = Timestamp::MIN;
+    let mut candidates: Vec<_> = snapshot
         .pods
         .iter()
-        .filter(|p| p.alive() && !p.force_remove())
+        .filter(|p| p.alive() && !p.force_remove() && !taken.contains(p.uid.as_str()))
         .filter_map(|p| {
-            let rank = |reason, class| {
-                let place = named.iter().position(|uid| uid == &p.uid).unwrap_or(usize::MAX);
-                (class, place, std::cmp::Reverse(p.created), p, reason)
+            let (class, reason) = match snapshot.verdict(p) {
+                Verdict::Starting if p.node.is_none() => (0, RemovalReason::SurplusUnscheduled),
+                Verdict::Idle => (1, RemovalReason::Surplus),
+                _ => return None,
             };
-            match snapshot.verdict(p) {
-                Verdict::Starting if p.node.is_none() => Some(rank(RemovalReason::SurplusUnscheduled, 0)),
-                Verdict::Idle => Some(rank(RemovalReason::Surplus, 1)),
-                _ => None,
-            }
+            // Staleness alone is no reason to prefer a pod: the oldest would go, not the youngest.
+            let fit = unfit(snapshot, p, &settings.replace, now).is_none();
+            let place = named.iter().position(|uid| uid == &p.uid).unwrap_or(usize::MAX);
+            Some(((class, fit, place, crowd(p), Reverse(p.created), &p.name), p, reason))
         })
         .collect();
-    candidates.sort_by(|a, b| (a.0, a.1, a.2, &a.3.name).cmp(&(b.0, b.1, b.2, &b.3.name)));
-    candidates
-        .into_iter()
-        .take(wanted as usize)
-        .map(|(_, _, _, pod, reason)| Action::Remove {
-            name: pod.name.clone(),
-            uid: pod.uid.clone(),
-            resource_version: Some(pod.resource_version.clone()),
-            reason,
-        })
-        .collect()
+    candidates.sort_by(|a, b| a.0.cmp(&b.0));
+    candidates.into_iter().take(wanted as usize).map(|(_, pod, reason)| removal(pod, reason)).collect()
 }

@@ -12,8 +12,10 @@ pub struct Counts {
     pub ready: u32,
     /// Alive, not Ready.
     pub starting: u32,
-    /// Alive, Ready and free: standby.
+    /// Alive, Ready and free on a node that takes pods: standby.
     pub idle: u32,
+    /// Alive, Ready and free, but on a node that is about to be lost.
+    pub displaced: u32,
     /// Alive and busy by the present verdict.
     pub busy: u32,
     /// Alive, and nothing is known.
@@ -61,6 +63,7 @@ impl Snapshot<'_> {
             c.current += 1;
             c.ready += u32::from(pod.ready());
             match self.verdict(pod) {
+                Verdict::Idle if pod.displaced => c.displaced += 1,
                 Verdict::Idle => c.idle += 1,
                 Verdict::Starting => {
                     c.starting += 1;
