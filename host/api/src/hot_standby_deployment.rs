@@ -78,9 +78,97 @@ pub struct HotStandbyDeploymentSpec {
     /// clamp(busy + idleTarget, minReplicas, maxReplicas).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyRef>,
+    /// How pods are replaced: those of another template, used, stale or displaced ones.
+    #[serde(default)]
+    pub replenish: Replenish,
+    /// What becomes of a pod that was busy and turns idle.
+    #[serde(default)]
+    pub after_use: AfterUse,
+    /// How long a pod may be idle before it is replaced by a fresh one. Omitted: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::optional_seconds")]
+    pub max_idle_seconds: Option<u32>,
+    /// How long a pod may take to get Ready for the first time before the object says that it is stalled.
+    #[serde(default = "default_startup_timeout")]
+    #[schemars(schema_with = "crate::schema::seconds")]
+    pub startup_timeout_seconds: u32,
+    /// Which idle pods go first when there are too many. Omitted: the youngest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// True: the label `stoker.dev/state` of each pod says starting, idle, busy or unknown, for Services and
+    /// PodDisruptionBudgets. Costs one patch of the pod for each transition.
+    #[serde(default)]
+    pub state_labels: bool,
+    /// Whether pods carry the annotations by which the cluster-autoscaler and Karpenter spare busy ones.
+    #[serde(default)]
+    pub disruption: Disruption,
+    /// What becomes of the pods when this object is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
     /// True: no pod is created or removed; counts are still kept.
     #[serde(default)]
     pub paused: bool,
+}
+
+/// How pods are replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replenish {
+    /// Pods that may exist beyond the desired number, and within maxReplicas, while others are replaced. 0: one
+    /// pod goes before its replacement comes. Displaced pods are replaced all at once.
+    #[serde(default = "default_surge")]
+    #[schemars(schema_with = "crate::schema::count")]
+    pub max_surge: u32,
+    /// Pods that are created within a second at most. Omitted: as many as are missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::optional_rate")]
+    pub max_per_second: Option<u32>,
+}
+
+impl Default for Replenish {
+    fn default() -> Self {
+        Self { max_surge: default_surge(), max_per_second: None }
+    }
+}
+
+/// What becomes of a pod that was busy and turns idle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AfterUse {
+    /// It is standby again.
+    #[default]
+    Reuse,
+    /// It is replaced by a fresh one, as sandboxes and runners need it. A pod seen busy is marked with the
+    /// annotation `stoker.dev/used`, which costs one patch.
+    Replace,
+}
+
+/// Which idle pods go first when there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Placement {
+    /// Those on the node with the most pods of the pool, so that the pool stays spread.
+    Spread,
+    /// Those on the node with the fewest pods of the pool, so that nodes become empty.
+    Packed,
+}
+
+/// Whether pods tell autoscalers what they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Disruption {
+    /// Their annotations are left alone.
+    #[default]
+    Unmanaged,
+    /// Busy and unknown pods must not be evicted, idle ones may. Costs one patch of the pod for each transition.
+    Annotate,
+}
+
+/// What becomes of the pods when the object is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// They go with it, busy ones, too.
+    #[default]
+    Delete,
+    /// Idle ones go at once, busy ones when they turn idle; until then the object stays.
+    Drain,
 }
 
 /// A label selector by equality.
@@ -124,6 +212,9 @@ pub struct HotStandbyDeploymentStatus {
     /// Pods that there should be.
     #[schemars(schema_with = "crate::schema::count")]
     pub desired_replicas: u32,
+    /// Idle pods that are being replaced: of another template, used, stale, or on a node that is about to be lost.
+    #[schemars(schema_with = "crate::schema::count")]
+    pub replacing_count: u32,
     /// The selector as a string, for the scale subresource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -140,6 +231,14 @@ pub struct HotStandbyDeploymentStatus {
 
 fn default_max() -> u32 {
     1000
+}
+
+fn default_surge() -> u32 {
+    1
+}
+
+fn default_startup_timeout() -> u32 {
+    300
 }
 
 fn default_delay() -> u32 {

@@ -14,7 +14,8 @@ pub mod template;
 
 pub use busy_probe::{BusyProbe, BusyProbeMode, ConditionProbe, ConditionStatus};
 pub use hot_standby_deployment::{
-    HotStandbyDeployment, HotStandbyDeploymentSpec, HotStandbyDeploymentStatus, Selector,
+    AfterUse, DeletionPolicy, Disruption, HotStandbyDeployment, HotStandbyDeploymentSpec,
+    HotStandbyDeploymentStatus, Placement, Replenish, Selector,
 };
 pub use policy_ref::{ConfigMapKey, PolicyLimits, PolicyRef};
 pub use status::{DecisionSummary, PolicyStatus};
@@ -29,7 +30,7 @@ pub const GROUP: &str = "stoker.dev";
 /// Counts up whenever a CRD changes in a way that this binary relies on. Each CRD carries it in the
 /// annotation [`keys::CRD_REVISION`], so that an operator can tell that the cluster's CRDs are older than
 /// itself.
-pub const CRD_REVISION: u32 = 1;
+pub const CRD_REVISION: u32 = 2;
 
 /// Every custom resource definition of this version, ready to be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {

@@ -8,6 +8,21 @@ pub fn count(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "minimum": 0, "maximum": i32::MAX})
 }
 
+/// A span that is worth waiting for, in seconds: up to a week.
+pub fn seconds(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 604_800})
+}
+
+/// An optional span in seconds: up to a year.
+pub fn optional_seconds(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "nullable": true, "minimum": 1, "maximum": 31_536_000})
+}
+
+/// An optional number a second.
+pub fn optional_rate(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "nullable": true, "minimum": 1, "maximum": 100_000})
+}
+
 /// A pool's maximum: at least 1, and few enough to number.
 pub fn maximum(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 100_000})

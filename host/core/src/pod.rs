@@ -63,6 +63,8 @@ pub struct PodView {
     pub displaced: bool,
     /// Restarts of its containers, summed.
     pub restarts: u32,
+    /// Why a container of it does not start, in the kubelet's words.
+    pub waiting: Option<String>,
     /// When the last of its running containers started.
     pub containers_started: Option<Timestamp>,
     /// Its conditions.

@@ -34,7 +34,8 @@ enum Happens {
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
-    let size = (0..6u32, 0..8u32, 1..12u32, prop_oneof![Just(0), Just(5), Just(30)], prop::bool::weighted(0.1));
+    let size =
+        (0..6u32, 0..8u32, 1..12u32, prop_oneof![Just(0), Just(5), Just(30)], prop::bool::weighted(0.1));
     let placement = prop_oneof![Just(Placement::Youngest), Just(Placement::Spread), Just(Placement::Packed)];
     let max_idle = prop::option::weighted(0.2, 1..60i64);
     let per_second = prop::option::weighted(0.2, 1..4u32);
@@ -71,8 +72,8 @@ fn says() -> impl Strategy<Value = Says> {
 
 fn happens() -> impl Strategy<Value = Happens> {
     use Happens::{
-        Acts, Deleted, Displaced, Ends, Flips, Forced, Gone, Looks, NodeLost, Outage, Policy, Ready, Respecified,
-        Restarts, Scheduled, Sees, Time, Unready,
+        Acts, Deleted, Displaced, Ends, Flips, Forced, Gone, Looks, NodeLost, Outage, Policy, Ready,
+        Respecified, Restarts, Scheduled, Sees, Time, Unready,
     };
     let value = prop_oneof![3 => Just("true"), 1 => Just("TRUE"), 3 => Just("false"), 1 => Just("")];
     prop_oneof![

@@ -5,10 +5,14 @@ mod fixtures;
 use fixtures::{
     BUSY, Look, Says, Spec, annotated, at, busy, in_phase, look, make_ready, pod, ready, schedule, set,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use stoker_api::{BusyProbe, keys};
-use stoker_core::pool::plan::RemovalReason::{Finished, Forced, Surplus, SurplusUnscheduled};
-use stoker_core::pool::{Action, Memory};
+use stoker_core::pool::decision::decide;
+use stoker_core::pool::plan::RemovalReason::{
+    Drained, Finished, Forced, Replaced, Surplus, SurplusUnscheduled,
+};
+use stoker_core::pool::{Action, Asked, Memory, Placement, Settings, Snapshot, Unfit, plan};
+use stoker_core::verdict::{PodMemories, PodMemory, Verdict, judge, remember};
 use stoker_core::{Phase, PodView};
 
 fn spec(idle: u32, maximum: u32) -> Spec {
@@ -134,9 +138,9 @@ fn i7_a_slot_whose_name_another_has_is_passed_over() {
     let seen = see(&pods, spec(1, 5), &mut memory, at(0));
     let mut settings = spec(1, 5).settings();
     settings.conflicts = [1, 2].into();
-    let snapshot = stoker_core::pool::Snapshot { pods: &pods, memories: &memory.pods.clone() };
+    let snapshot = Snapshot { pods: &pods, memories: &memory.pods.clone() };
     let decision = stoker_core::pool::Decision { applied: 5, ..seen.decision };
-    let plan = stoker_core::pool::plan(snapshot, &seen.counts, &decision, &settings, &mut memory, at(0));
+    let plan = plan(snapshot, &seen.counts, &decision, &settings, &mut memory, at(0));
     assert_eq!(plan.actions, [Action::Create { slot: 3 }, Action::Create { slot: 4 }]);
 }
 
@@ -241,7 +245,7 @@ fn while_failed_pods_wait_the_rest_of_the_pool_goes_on() {
 #[test]
 fn failures_are_forgotten_when_a_replacement_made_in_the_same_second_has_held_out() {
     let mut pool = Failing { memory: Memory::default(), good: ready(0, at(0)), made: 0 };
-    let failed_at = at(100) + jiff::SignedDuration::from_millis(700);
+    let failed_at = at(100) + SignedDuration::from_millis(700);
     pool.fails(at(99), failed_at);
     assert_eq!(pool.memory.backoff.rounds, 1);
     // Creation times have whole seconds, so that the replacement looks older than the failure.
@@ -293,4 +297,205 @@ fn i3_a_failing_policy_keeps_the_size_that_it_last_asked_for_and_grows_with_the_
     assert_eq!(ask(&all_busy, Says::Fails, 20, 101).creates(), [6, 7]);
     assert_eq!(ask(&all_busy, Says::Fails, 7, 102).creates(), [6]);
     assert_eq!(ask(&idle, Says::Fails, 20, 103).decision.applied, 6, "failures do not become what is held");
+}
+
+/// A pod of an older template.
+fn outdated(pod: PodView) -> PodView {
+    PodView { template_hash: Some("old".to_owned()), ..pod }
+}
+
+fn displaced(pod: PodView) -> PodView {
+    PodView { displaced: true, ..pod }
+}
+
+#[test]
+fn a_rollout_makes_one_beside_and_takes_one_for_each_that_is_ready() {
+    let mut pods = vec![outdated(ready(0, at(0))), outdated(ready(1, at(1))), outdated(busy(2, at(2)))];
+    let first = once(&pods, spec(2, 10));
+    assert_eq!((first.creates(), first.removals()), (vec![3], vec![]));
+    // While it starts, nothing goes, and no other is made.
+    pods.push(bound(3, at(99)));
+    let second = once(&pods, spec(2, 10));
+    assert_eq!((second.creates(), second.removals()), (vec![], vec![]));
+    // It is Ready: the oldest of the idle ones goes. The busy one stays.
+    make_ready(&mut pods[3], at(100));
+    let third = once(&pods, spec(2, 10));
+    assert_eq!(third.removals(), [(0, Replaced(Unfit::Outdated))]);
+    assert_eq!(third.plan.replacing, 2);
+}
+
+#[test]
+fn a_template_whose_pods_never_get_ready_leaves_the_old_standby() {
+    let mut pods: Vec<_> = (0..4).map(|slot| outdated(ready(slot, at(0)))).collect();
+    let spec = Spec { surge: 2, ..spec(4, 10) };
+    let mut memory = Memory::default();
+    assert_eq!(see(&pods, spec, &mut memory, at(100)).creates(), [4, 5]);
+    pods.extend([bound(4, at(100)), bound(5, at(100))]);
+    for later in [101, 400, 4_000] {
+        let look = see(&pods, spec, &mut memory, at(later));
+        assert_eq!((look.creates(), look.removals()), (vec![], vec![]), "{later}");
+        assert_eq!(look.counts.idle, 4);
+    }
+}
+
+#[test]
+fn without_surge_or_room_one_goes_before_its_replacement_comes() {
+    for spec in [Spec { surge: 0, ..spec(3, 10) }, spec(3, 3)] {
+        let pods: Vec<_> = (0..3).map(|slot| outdated(ready(slot, at(slot.into())))).collect();
+        let look = once(&pods, spec);
+        assert_eq!((look.creates(), look.removals()), (vec![], vec![(0, Replaced(Unfit::Outdated))]));
+        // Its place is filled before the next goes.
+        let look = once(&[pods[1].clone(), pods[2].clone(), bound(0, at(99))], spec);
+        assert_eq!((look.creates(), look.removals()), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn displaced_standby_is_replaced_at_once_and_goes_last() {
+    let mut pods: Vec<_> = (0..3).map(|slot| displaced(ready(slot, at(0)))).collect();
+    pods.push(busy(3, at(0)));
+    let look = once(&pods, spec(3, 10));
+    assert_eq!((look.creates(), look.removals()), (vec![4, 5, 6], vec![]));
+    assert_eq!((look.counts.idle, look.counts.displaced), (0, 3));
+    pods.extend([ready(4, at(99)), ready(5, at(99)), bound(6, at(99))]);
+    let look = once(&pods, spec(3, 10));
+    let going: Vec<_> = look.removals();
+    assert_eq!(going, [(0, Replaced(Unfit::Displaced)), (1, Replaced(Unfit::Displaced))]);
+    // A busy pod on such a node is left to its work and its node.
+    let look =
+        once(&[displaced(busy(0, at(0))), ready(1, at(0)), ready(2, at(0)), ready(3, at(0))], spec(3, 10));
+    assert_eq!(look.removals(), []);
+}
+
+#[test]
+fn a_used_pod_is_marked_while_busy_and_replaced_when_idle() {
+    let spec = Spec { after_use: true, ..spec(1, 10) };
+    let look = once(&[busy(0, at(0)), ready(1, at(0))], spec);
+    let marked = look.plan.actions.iter().any(
+        |a| matches!(a, Action::Mark { uid, annotations, .. } if uid == "uid-0" && annotations[keys::USED].as_deref() == Some("true")),
+    );
+    assert!(marked, "{:?}", look.plan.actions);
+    let used = annotated(ready(0, at(0)), keys::USED, "true");
+    let look = once(&[used.clone(), ready(1, at(0))], spec);
+    assert_eq!(look.removals(), [(0, Replaced(Unfit::Used))]);
+    let look = once(&[used, ready(1, at(5))], Spec { after_use: false, ..spec });
+    assert_eq!(look.removals(), [(1, Surplus)], "reuse: the mark means nothing, the youngest goes");
+}
+
+#[test]
+fn stale_standby_is_recycled_a_few_at_a_time() {
+    let spec = Spec { max_idle: Some(60), surge: 1, ..spec(3, 10) };
+    let pods: Vec<_> = (0..3).map(|slot| ready(slot, at(0))).collect();
+    let mut memory = Memory::default();
+    let look = see(&pods, spec, &mut memory, at(100));
+    assert_eq!((look.creates(), look.plan.wake_at), (vec![], Some(at(160))));
+    let look = see(&pods, spec, &mut memory, at(160));
+    assert_eq!((look.creates(), look.removals()), (vec![3], vec![]));
+    let with_new = [&pods[..], &[ready(3, at(160))]].concat();
+    let look = see(&with_new, spec, &mut memory, at(165));
+    assert_eq!(look.removals(), [(0, Replaced(Unfit::Stale))]);
+}
+
+#[test]
+fn no_more_pods_a_second_are_made_than_allowed() {
+    let spec = Spec { per_second: Some(2), ..spec(5, 10) };
+    let mut memory = Memory::default();
+    let look = see(&[], spec, &mut memory, at(100));
+    assert_eq!((look.creates(), look.plan.wake_at), (vec![0, 1], Some(at(101))));
+    let pods = [bound(0, at(100)), bound(1, at(100))];
+    assert!(see(&pods, spec, &mut memory, at(100)).creates().is_empty());
+    assert_eq!(see(&pods, spec, &mut memory, at(101)).creates(), [2, 3]);
+}
+
+#[test]
+fn placement_says_which_surplus_goes_first() {
+    let on = |slot, node: &str| PodView { node: Some(node.to_owned()), ..ready(slot, at(i64::from(slot))) };
+    let pods = [on(0, "full"), on(1, "full"), on(2, "full"), on(3, "empty")];
+    for (placement, first) in [(Placement::Youngest, 3), (Placement::Spread, 2), (Placement::Packed, 3)] {
+        let look = once(&pods, Spec { placement, ..spec(3, 10) });
+        assert_eq!(look.removals(), [(first, Surplus)], "{placement:?}");
+    }
+    let pods = [on(0, "empty"), on(1, "full"), on(2, "full"), on(3, "full")];
+    let look = once(&pods, Spec { placement: Placement::Packed, ..spec(3, 10) });
+    assert_eq!(look.removals(), [(0, Surplus)]);
+}
+
+#[test]
+fn labels_tell_the_state_once() {
+    let spec = Spec { labels: true, ..spec(1, 10) };
+    let look = once(&[busy(0, at(0)), ready(1, at(0))], spec);
+    let marks: Vec<_> = look
+        .plan
+        .actions
+        .iter()
+        .filter_map(|a| match a {
+            Action::Mark { labels, annotations, .. } => {
+                Some((labels[keys::STATE].as_deref(), annotations[keys::SAFE_TO_EVICT].as_deref()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(marks, [(Some("busy"), Some("false")), (Some("idle"), Some("true"))]);
+    let told = |mut pod: PodView, state: &str, evict: &str| {
+        pod.labels.insert(keys::STATE.to_owned(), state.to_owned());
+        pod.annotations.insert(keys::SAFE_TO_EVICT.to_owned(), evict.to_owned());
+        if evict == "false" {
+            pod.annotations.insert(keys::DO_NOT_DISRUPT.to_owned(), "true".to_owned());
+        }
+        pod
+    };
+    let pods = [told(busy(0, at(0)), "busy", "false"), told(ready(1, at(0)), "idle", "true")];
+    assert_eq!(once(&pods, spec).plan.actions, []);
+}
+
+#[test]
+fn draining_takes_all_but_busy_and_unknown_pods_and_makes_none() {
+    let pods = [busy(0, at(0)), ready(1, at(0)), bound(2, at(0)), in_phase(ready(3, at(0)), Phase::Unknown)];
+    let mut memory = Memory::default();
+    let judged: Vec<_> = pods.iter().map(|p| judge(p, &BusyProbe::default(), None)).collect();
+    remember(&mut memory.pods, &pods, &judged, &judged, at(1));
+    let memories = memory.pods.clone();
+    let snapshot = Snapshot { pods: &pods, memories: &memories };
+    let counts = snapshot.counts();
+    let decision = decide(Asked::Formula, &counts, spec(5, 10).bounds(), None);
+    let settings = Settings { draining: true, ..spec(5, 10).settings() };
+    let plan = plan(snapshot, &counts, &decision, &settings, &mut memory, at(1));
+    let going: Vec<_> = plan
+        .actions
+        .iter()
+        .map(|a| match a {
+            Action::Remove { uid, reason, resource_version: Some(_), .. } => (uid.as_str(), *reason),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(going, [("uid-1", Drained), ("uid-2", Drained)]);
+}
+
+#[test]
+fn pods_that_do_not_start_are_told_with_the_reason() {
+    let mut stuck = bound(0, at(0));
+    stuck.waiting = Some("ImagePullBackOff: no such image".to_owned());
+    let pods = [stuck, ready(1, at(0)), bound(2, at(90))];
+    let look = once(&pods, spec(3, 10));
+    let memories: PodMemories = look
+        .verdicts
+        .iter()
+        .map(|(uid, verdict)| {
+            let ever_ready = *verdict == Verdict::Idle;
+            let memory = PodMemory {
+                ever_ready,
+                verdict: *verdict,
+                since: at(0),
+                last_clear: None,
+                probe: (*verdict, at(0)),
+                spent: false,
+            };
+            (uid.clone(), memory)
+        })
+        .collect();
+    let snapshot = Snapshot { pods: &pods, memories: &memories };
+    let (told, next) = snapshot.not_starting(SignedDuration::from_secs(60), at(100));
+    let (count, why) = told.unwrap();
+    assert_eq!((count, next), (1, Some(at(150))));
+    assert!(why.contains("ImagePullBackOff: no such image"), "{why}");
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::request::Request;
 use serde_json::{Map, Value, json};
 use stoker_api::{HotStandbyDeployment, keys};
 use stoker_core::names;
 use stoker_core::pod::PodView;
+use stoker_core::pool::Marks;
 
 use crate::context::Context;
 use crate::observe::SlimPod;
@@ -175,6 +176,58 @@ pub async fn remove(
         Ok(_) => Ok(true),
         Err(kube::Error::Api(s)) if s.code == 404 => Ok(true),
         Err(kube::Error::Api(s)) if s.code == 409 => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sets and removes labels and annotations of a pod. A pod that is gone, or a namesake, needs none.
+pub async fn mark(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    labels: &Marks,
+    annotations: &Marks,
+) -> Result<(), kube::Error> {
+    let api: Api<SlimPod> = Api::namespaced(context.client.clone(), namespace);
+    // The UID is a precondition.
+    let patch = json!({"metadata": {"uid": uid, "labels": labels, "annotations": annotations}});
+    let params = PatchParams { field_manager: Some("stoker".to_owned()), ..PatchParams::default() };
+    match timed(api.patch(name, &params, &Patch::Merge(&patch))).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(s)) if matches!(s.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Brings the object's finalizer in line with its deletion policy. True = the object changed.
+pub async fn finalize(
+    context: &Context,
+    object: &HotStandbyDeployment,
+    wanted: bool,
+) -> Result<bool, kube::Error> {
+    let meta = &object.metadata;
+    let present = meta.finalizers.iter().flatten().any(|f| f == keys::DRAIN);
+    if present == wanted {
+        return Ok(false);
+    }
+    let mut finalizers: Vec<String> =
+        meta.finalizers.iter().flatten().filter(|f| *f != keys::DRAIN).cloned().collect();
+    if wanted {
+        finalizers.push(keys::DRAIN.to_owned());
+    }
+    let api: Api<HotStandbyDeployment> =
+        Api::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    // The version keeps others' finalizers that came meanwhile.
+    let patch = json!({"metadata": {
+        "uid": meta.uid,
+        "resourceVersion": meta.resource_version,
+        "finalizers": finalizers,
+    }});
+    let name = meta.name.as_deref().unwrap_or_default();
+    match timed(api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch))).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(s)) if s.code == 404 => Ok(true),
         Err(error) => Err(error),
     }
 }

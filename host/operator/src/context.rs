@@ -13,6 +13,7 @@ use stoker_api::HotStandbyDeployment;
 use stoker_policy::{CompileLimits, HostOptions, PolicyHost};
 
 use crate::metrics::Metrics;
+use crate::nodes::NodeIndex;
 use crate::observe::PodIndex;
 use crate::policies::Policies;
 use crate::policy_cache::PolicyCache;
@@ -90,6 +91,7 @@ struct Known {
 pub struct Context {
     pub client: Client,
     pub pods: PodIndex,
+    pub nodes: NodeIndex,
     pub policies: Policies,
     pub host: PolicyHost,
     pub cache: PolicyCache,
@@ -117,6 +119,7 @@ impl Context {
         Ok(Arc::new(Self {
             recorder: Recorder::new(client.clone(), reporter),
             pods: PodIndex::new(scopes.len()),
+            nodes: NodeIndex::default(),
             policies: Policies::default(),
             host,
             cache,
@@ -172,6 +175,7 @@ impl Context {
             stays
         });
         self.policies.release(name, None);
+        gone.iter().for_each(|uid| self.pods.forget(uid));
         if self.cache.exists() && !gone.is_empty() {
             let context = self.clone();
             tokio::spawn(async move {

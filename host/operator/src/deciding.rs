@@ -231,7 +231,7 @@ pub(crate) async fn judge_pods(
                 if says.verdict == Verdict::Starting && !ever_ready(pod, state.memory.pods.get(&pod.uid)) {
                     says.clone()
                 } else {
-                    Judgement { verdict: Verdict::Unknown, reason: words.clone() }
+                    Judgement { verdict: Verdict::Unknown, reason: words.clone(), spent: false }
                 }
             };
             let verdicts = pods.iter().zip(&by_probe).map(unknown).collect();

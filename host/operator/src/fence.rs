@@ -42,7 +42,7 @@ fn changed(made_for: &HotStandbyDeployment, latest: &Arc<HotStandbyDeployment>) 
     let (old, new) = (&made_for.metadata, &latest.metadata);
     if old.uid != new.uid {
         Some("uid")
-    } else if new.deletion_timestamp.is_some() {
+    } else if old.deletion_timestamp.is_none() && new.deletion_timestamp.is_some() {
         Some("deleted")
     } else if old.generation != new.generation {
         Some("generation")

@@ -13,6 +13,7 @@ mod context;
 mod deciding;
 mod fence;
 mod metrics;
+mod nodes;
 mod observe;
 mod policies;
 mod policy_cache;
@@ -54,7 +55,7 @@ pub async fn run(
     let context = Context::new(client.clone(), options)?;
     let server = server::serve(listen, context.clone(), stop.clone()).await?;
 
-    let mut tasks = Vec::new();
+    let mut tasks = vec![tokio::spawn(nodes::watch_nodes(context.clone(), stop.clone()))];
     for scope in context.scopes() {
         tasks.push(tokio::spawn(observe::watch_pods(context.clone(), scope.clone(), stop.clone())));
         tasks.push(tokio::spawn(policies::watch_config_maps(context.clone(), scope.clone(), stop.clone())));

@@ -1,7 +1,7 @@
 //! The pods as the watch tells them, by owner. Only pods with an owner label are watched, and only the fields
 //! that core reads are kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,14 @@ struct SlimContainer {
 #[derive(Clone, Debug, Default, Deserialize)]
 struct SlimState {
     running: Option<SlimRunning>,
+    waiting: Option<SlimWaiting>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct SlimWaiting {
+    reason: String,
+    message: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -113,6 +121,12 @@ impl SlimPod {
                 .iter()
                 .filter_map(|c| c.state.running.as_ref()?.started_at.as_ref().map(|t| t.0))
                 .max(),
+            displaced: false,
+            waiting: self
+                .status
+                .container_statuses
+                .iter()
+                .find_map(|c| c.state.waiting.as_ref().and_then(in_words)),
             conditions: self
                 .status
                 .conditions
@@ -131,6 +145,16 @@ impl SlimPod {
     }
 }
 
+/// Why a container does not start, if something is wrong.
+fn in_words(waiting: &SlimWaiting) -> Option<String> {
+    let SlimWaiting { reason, message } = waiting;
+    if reason.is_empty() || matches!(reason.as_str(), "ContainerCreating" | "PodInitializing") {
+        return None;
+    }
+    let words = if message.is_empty() { reason.clone() } else { format!("{reason}: {message}") };
+    Some(words.chars().take(300).collect())
+}
+
 type Pool = BTreeMap<String, PodView>;
 
 /// Pods by owner UID and name.
@@ -139,6 +163,8 @@ pub struct PodIndex {
     /// UIDs of pods that went a short while ago, by owner UID. A pod that came and went between two looks is
     /// not in `pods`, and this alone tells it from one that the watch has not shown yet.
     gone: RwLock<HashMap<String, Vec<(Instant, String)>>>,
+    /// Namespace and name of each owner that was ever seen, by UID.
+    owners: RwLock<HashMap<String, (String, String)>>,
     /// Since when a change waits to be looked at, by owner UID.
     touched: RwLock<HashMap<String, Instant>>,
     synced: watch::Sender<usize>,
@@ -150,6 +176,7 @@ impl PodIndex {
         Self {
             pools: RwLock::default(),
             gone: RwLock::default(),
+            owners: RwLock::default(),
             touched: RwLock::default(),
             synced: watch::channel(0).0,
             scopes,
@@ -171,6 +198,36 @@ impl PodIndex {
     pub fn of(&self, owner: &str) -> Vec<PodView> {
         let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
         pools.get(owner).map(|p| p.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Nodes that have pods.
+    pub fn nodes(&self) -> HashSet<String> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        pools.values().flat_map(BTreeMap::values).filter_map(|p| p.node.clone()).collect()
+    }
+
+    /// Namespace and name of the owners of the pods on a node.
+    pub fn on_node(&self, node: &str) -> Vec<(String, String)> {
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner);
+        let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        pools
+            .iter()
+            .filter(|(_, pool)| pool.values().any(|p| p.node.as_deref() == Some(node)))
+            .filter_map(|(uid, _)| owners.get(uid).cloned())
+            .collect()
+    }
+
+    fn owned(&self, uid: &str, namespace: &str, name: &str) {
+        let known = self.owners.read().unwrap_or_else(PoisonError::into_inner).contains_key(uid);
+        if !known {
+            let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
+            owners.insert(uid.to_owned(), (namespace.to_owned(), name.to_owned()));
+        }
+    }
+
+    /// Forgets an owner that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.owners.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     /// Whether the watch told within the last [`OVERLAY`] that a pod of an owner is gone.
@@ -248,6 +305,7 @@ pub async fn watch_pods(context: Arc<Context>, scope: Arc<Scope>, mut stop: watc
                 if let Some((uid, name)) = owner(&pod.metadata) {
                     let uid = uid.to_owned();
                     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+                    context.pods.owned(&uid, &namespace, name);
                     owners.insert(uid.clone(), (namespace, name.to_owned()));
                     let view = pod.into_view();
                     listing.entry(uid).or_default().insert(view.name.clone(), view);
@@ -270,6 +328,7 @@ pub async fn watch_pods(context: Arc<Context>, scope: Arc<Scope>, mut stop: watc
         let Some((uid, name)) = owner(&pod.metadata) else { continue };
         let (uid, name) = (uid.to_owned(), name.to_owned());
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        context.pods.owned(&uid, &namespace, &name);
         owners.insert(uid.clone(), (namespace.clone(), name.clone()));
         let view = pod.into_view();
         if gone {

@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream;
 use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
-use stoker_api::{HotStandbyDeployment, HotStandbyDeploymentStatus};
+use stoker_api::{
+    AfterUse, DeletionPolicy, Disruption, HotStandbyDeployment, HotStandbyDeploymentStatus, keys,
+};
 use stoker_core::pod::PodView;
 use stoker_core::pool::decision::{Bounds, decide};
 use stoker_core::pool::plan::{Action as Step, Settings, plan};
 use stoker_core::pool::status::{Facts, status};
-use stoker_core::pool::{Asked, Counts, Memory, Snapshot};
+use stoker_core::pool::{Asked, Counts, MarkRules, Memory, Placement, ReplaceRules, Snapshot};
 use stoker_core::verdict::remember;
 use stoker_policy::Policy;
 
@@ -50,6 +53,10 @@ pub enum ReconcileError {
     Status(kube::Error),
     #[error("trying the template: {0}")]
     Template(kube::Error),
+    #[error("writing the finalizer: {0}")]
+    Finalizer(kube::Error),
+    #[error("marking pod {0}: {1}")]
+    Mark(String, kube::Error),
 }
 
 /// The policy that decides for a pool.
@@ -176,8 +183,15 @@ pub async fn reconcile(
         object.metadata.namespace.clone().unwrap_or_default(),
         object.metadata.name.clone().unwrap_or_default(),
     );
-    if object.metadata.deletion_timestamp.is_some() {
+    let draining = object.metadata.deletion_timestamp.is_some();
+    let drains = object.spec.deletion_policy == DeletionPolicy::Drain;
+    if draining && !(drains && object.finalizers().iter().any(|f| f == keys::DRAIN)) {
+        apply::finalize(&context, &object, false).await.map_err(ReconcileError::Finalizer)?;
         // Nothing is made any more; the garbage collector takes the pods.
+        return Ok(Action::await_change());
+    }
+    if !draining && apply::finalize(&context, &object, drains).await.map_err(ReconcileError::Finalizer)? {
+        // The object comes again with it.
         return Ok(Action::await_change());
     }
     let state = context.pool(&uid, &user, || PoolState::start(&object));
@@ -186,7 +200,14 @@ pub async fn reconcile(
     let now = Timestamp::now();
 
     let pods = context.pods.of(&uid);
-    let pods = state.overlay(pods, |pod| context.pods.went(&uid, pod));
+    let mut pods = state.overlay(pods, |pod| context.pods.went(&uid, pod));
+    for pod in &mut pods {
+        pod.displaced = pod.node.as_deref().is_some_and(|node| context.nodes.is_being_lost(node));
+    }
+    if draining && pods.is_empty() {
+        apply::finalize(&context, &object, false).await.map_err(ReconcileError::Finalizer)?;
+        return Ok(Action::await_change());
+    }
     let source = object.spec.policy.as_ref().and_then(|p| Source::of(&user.0, p));
     let fence = Fence::new(&context, &object, source.as_ref());
     let trouble = settle_policy(&object, &context, &mut state, source.as_ref(), &user).await;
@@ -217,7 +238,7 @@ pub async fn reconcile(
     };
     let decision = decide(asked, &counts, bounds, state.memory.last_good);
 
-    if !object.spec.paused && state.template.as_ref().is_none_or(|(h, _)| *h != hash) {
+    if !object.spec.paused && !draining && state.template.as_ref().is_none_or(|(h, _)| *h != hash) {
         let refusal =
             apply::try_template(&context, &object, &hash).await.map_err(ReconcileError::Template)?;
         state.template = Some((hash.clone(), refusal));
@@ -237,12 +258,32 @@ pub async fn reconcile(
         template_refused: template_error.is_some(),
         conflicts: state.conflicts.keys().copied().collect(),
         no_creation_before: state.refused.as_ref().map(|(until, _)| *until),
+        replace: ReplaceRules {
+            template_hash: Some(hash.clone()),
+            after_use: object.spec.after_use == AfterUse::Replace,
+            max_idle: object.spec.max_idle_seconds.map(|s| SignedDuration::from_secs(i64::from(s))),
+            max_surge: object.spec.replenish.max_surge,
+        },
+        marks: MarkRules {
+            used: object.spec.after_use == AfterUse::Replace,
+            state: object.spec.state_labels,
+            disruption: object.spec.disruption == Disruption::Annotate,
+        },
+        max_per_second: object.spec.replenish.max_per_second,
+        placement: match object.spec.placement {
+            None => Placement::Youngest,
+            Some(stoker_api::Placement::Spread) => Placement::Spread,
+            Some(stoker_api::Placement::Packed) => Placement::Packed,
+        },
+        draining,
     };
     let plan = plan(snapshot, &counts, &decision, &settings, &mut state.memory, now);
 
     let failed = apply_plan(&object, &context, &mut state, &plan.actions, &fence, &hash, touched).await;
 
     let last_error = state.last_error.clone();
+    let patience = SignedDuration::from_secs(i64::from(object.spec.startup_timeout_seconds));
+    let not_starting = snapshot.not_starting(patience, now);
     let facts = Facts {
         by: deciding(&state),
         digest: scaling_policy(&state).map(|a| a.policy.digest().to_string()),
@@ -252,6 +293,7 @@ pub async fn reconcile(
         template_tried: state.template.is_some(),
         conflicts: state.conflicts.values().map(|(_, name)| name.clone()).collect(),
         creation_error: state.refused.as_ref().map(|(_, e)| e.clone()),
+        not_starting: not_starting.0,
     };
     let previous = state.written.clone().or_else(|| object.status.clone()).unwrap_or_default();
     let keeps_failing = state.memory.backoff.keeps_failing();
@@ -270,11 +312,20 @@ pub async fn reconcile(
     let until = |t: Timestamp| Duration::try_from(t.duration_since(Timestamp::now())).unwrap_or_default();
     let retry = state.quiet_until.map(|until| until.saturating_duration_since(Instant::now()));
     let refused = state.refused.as_ref().filter(|(t, _)| *t > Timestamp::now()).map(|(t, _)| until(*t));
-    let wake =
-        [plan.wake_at.map(until), status_wake, policy_wake, judged.wake, retry, validate, refused, unseen]
-            .into_iter()
-            .flatten()
-            .min();
+    let wake = [
+        plan.wake_at.map(until),
+        not_starting.1.map(until),
+        status_wake,
+        policy_wake,
+        judged.wake,
+        retry,
+        validate,
+        refused,
+        unseen,
+    ]
+    .into_iter()
+    .flatten()
+    .min();
     // A moment more than asked, so that the look comes after what it waits for.
     Ok(wake.map_or_else(Action::await_change, |w| Action::requeue(w + Duration::from_millis(2))))
 }
@@ -364,6 +415,11 @@ async fn apply_plan(
     drop(outcomes);
 
     for action in actions {
+        if let Step::Mark { name: pod, uid, labels, annotations } = action
+            && let Err(error) = apply::mark(context, namespace, pod, uid, labels, annotations).await
+        {
+            failed.get_or_insert(ReconcileError::Mark(pod.clone(), error));
+        }
         let Step::Remove { name: pod, uid, resource_version, reason } = action else { continue };
         if let Some(reason) = fence.broken() {
             void.get_or_insert(reason);

@@ -59,7 +59,7 @@ pub fn scaling_input(snapshot: Snapshot<'_>, c: &ScalingContext<'_>) -> scaling:
                 since: millis(since),
                 age: age(c.now, pod.created),
                 node: pod.node.as_deref().map_or(NO_NODE, |n| *nodes.entry(n).or_insert(next)),
-                cordoned: false,
+                cordoned: pod.displaced,
                 template_current: pod.template_hash.as_deref() == Some(c.template_hash),
             }
         })
@@ -236,6 +236,7 @@ pub fn judgements(pods: &[PodView], verdicts: Vec<busyness::Verdict>) -> Vec<Jud
                 busyness::VerdictState::Unknown => Verdict::Unknown,
             },
             reason: v.reason,
+            spent: v.spent,
         })
         .collect()
 }

@@ -14,12 +14,7 @@ pub struct Pace {
 
 impl Pace {
     /// How many of the wanted pods may be made now, and when more may.
-    pub fn allow(
-        &mut self,
-        wanted: u32,
-        limit: Option<u32>,
-        now: Timestamp,
-    ) -> (u32, Option<Timestamp>) {
+    pub fn allow(&mut self, wanted: u32, limit: Option<u32>, now: Timestamp) -> (u32, Option<Timestamp>) {
         let Some(limit) = limit else {
             self.made.clear();
             return (wanted, None);

@@ -213,8 +213,7 @@ pub fn plan(
 
     // For each that got Ready beside them, one of those to be replaced goes.
     let go = replacing.idle.iter().take(replacing.go as usize);
-    let replaced: Vec<Action> =
-        go.map(|(pod, why)| removal(pod, RemovalReason::Replaced(*why))).collect();
+    let replaced: Vec<Action> = go.map(|(pod, why)| removal(pod, RemovalReason::Replaced(*why))).collect();
     let gone = replaced.len() as u32 + forced(&actions);
     actions.extend(replaced);
 
@@ -264,9 +263,7 @@ fn removal(pod: &PodView, reason: RemovalReason) -> Action {
 /// Pods that are neither at work nor of unknown state.
 fn drained(snapshot: Snapshot<'_>) -> Vec<Action> {
     let spare = |p: &&PodView| {
-        p.alive()
-            && !p.force_remove()
-            && matches!(snapshot.verdict(p), Verdict::Idle | Verdict::Starting)
+        p.alive() && !p.force_remove() && matches!(snapshot.verdict(p), Verdict::Idle | Verdict::Starting)
     };
     snapshot.pods.iter().filter(spare).map(|p| removal(p, RemovalReason::Drained)).collect()
 }

@@ -35,12 +35,7 @@ pub struct ReplaceRules {
 }
 
 /// Why a pod is to be replaced, if it is: whatever it does now.
-pub fn unfit(
-    snapshot: Snapshot<'_>,
-    pod: &PodView,
-    rules: &ReplaceRules,
-    now: Timestamp,
-) -> Option<Unfit> {
+pub fn unfit(snapshot: Snapshot<'_>, pod: &PodView, rules: &ReplaceRules, now: Timestamp) -> Option<Unfit> {
     let memory = snapshot.memories.get(&pod.uid);
     if pod.displaced {
         return Some(Unfit::Displaced);

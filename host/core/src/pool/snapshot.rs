@@ -1,5 +1,7 @@
 //! What was seen of a pool at one moment, with a verdict for each pod.
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::verdict::{PodMemories, Verdict};
 use crate::{Phase, PodView};
 
@@ -45,6 +47,31 @@ impl Snapshot<'_> {
     /// The verdict on a pod; a pod never judged is unknown.
     pub fn verdict(&self, pod: &PodView) -> Verdict {
         self.memories.get(&pod.uid).map_or(Verdict::Unknown, |m| m.verdict)
+    }
+
+    /// Pods that have been starting for longer than they may: how many, why the first is not Ready, and when the
+    /// next will have been.
+    pub fn not_starting(
+        &self,
+        limit: SignedDuration,
+        now: Timestamp,
+    ) -> (Option<(u32, String)>, Option<Timestamp>) {
+        let once = |p: &PodView| self.memories.get(&p.uid).is_some_and(|m| m.ever_ready);
+        let starting =
+            || self.pods.iter().filter(|p| p.alive() && self.verdict(p) == Verdict::Starting && !once(p));
+        let late = || starting().filter(|p| p.created + limit <= now);
+        let next = starting().map(|p| p.created + limit).filter(|at| *at > now).min();
+        let why = |p: &PodView| {
+            let words = match (&p.waiting, p.unschedulable(), &p.node) {
+                (Some(waiting), ..) => waiting.as_str(),
+                (None, true, _) => "no node has room for it",
+                (None, false, None) => "it has no node",
+                (None, false, Some(_)) => "its containers run, but it is not Ready",
+            };
+            format!("{} ({words})", p.name)
+        };
+        let count = u32::try_from(late().count()).unwrap_or(u32::MAX);
+        (late().next().map(|p| (count, why(p))), next)
     }
 
     /// Counts the pods.

@@ -25,6 +25,8 @@ pub struct Facts {
     pub conflicts: Vec<String>,
     /// The last refusal of a pod's creation.
     pub creation_error: Option<String>,
+    /// Pods that are not Ready after the start-up timeout: how many, and why the first is not.
+    pub not_starting: Option<(u32, String)>,
 }
 
 /// Builds the status. It takes over from the previous one what must not flip: transition times, and that the
@@ -50,6 +52,9 @@ pub fn status(
     let ready = was_ready || (filled && facts.template_error.is_none());
     if spec.paused {
         c.set("Ready", ready, "Paused", "spec.paused is true: no pod is created or removed");
+    } else if object.metadata.deletion_timestamp.is_some() {
+        let words = format!("the object is being deleted; {} pods are still at work", counts.current);
+        c.set("Ready", false, "Draining", words);
     } else if ready {
         c.set("Ready", true, "Filled", "the pool of this generation was filled");
     } else if let Some((reason, words)) = &stalled {
@@ -99,6 +104,7 @@ pub fn status(
         terminating_count: counts.terminating,
         total_count: counts.current,
         desired_replicas: decision.applied,
+        replacing_count: plan.replacing,
         selector: Some(
             spec.selector.match_labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","),
         ),
@@ -132,6 +138,11 @@ fn stalled(plan: &Plan, keeps_failing: bool, facts: &Facts) -> Option<(String, S
     }
     if let Some(error) = &facts.creation_error {
         return Some(("CreationRefused".to_owned(), error.clone()));
+    }
+    if let Some((count, why)) = &facts.not_starting {
+        let old = if plan.replacing > 0 { "; the pods that they should replace stay" } else { "" };
+        let words = format!("{count} pods are not Ready after startupTimeoutSeconds: {why}{old}");
+        return Some(("PodsNotStarting".to_owned(), words));
     }
     if keeps_failing {
         let words = plan.held_back.clone().unwrap_or_else(|| "pods keep failing".to_owned());
