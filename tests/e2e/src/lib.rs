@@ -194,6 +194,23 @@ impl World {
         }
     }
 
+    /// Waits until a question about the cluster is answered with yes.
+    pub async fn until<F: Future<Output = Result<bool>>>(
+        &self,
+        name: &str,
+        what: &str,
+        ok: impl Fn() -> F,
+    ) -> Result<()> {
+        let began = Instant::now();
+        while !ok().await? {
+            if began.elapsed() > DEADLINE {
+                bail!("{name}: not {what} after {DEADLINE:?}\n{}", self.tell(name).await);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
     /// Waits until a pool counts so many busy, idle and total pods.
     pub async fn counts(&self, name: &str, busy: u32, idle: u32, total: u32) -> Result<()> {
         let what = format!("busy {busy}, idle {idle}, total {total}");
