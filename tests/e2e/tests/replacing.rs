@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, PostParams};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use stoker_api::{HotStandbyDeployment, keys};
 use stoker_e2e::audit::{PodEvent, PodWatch};
@@ -284,5 +286,47 @@ async fn an_image_that_is_not_there_is_told_and_no_pile_of_pods_grows() -> Resul
     let words = stalled(&pool).unwrap();
     assert!(words.contains("ErrImageNeverPull"), "{words}");
     world.holds("game", Duration::from_secs(2), "one pod", |pods| pods.len() == 1).await?;
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn the_examples_budget_protects_busy_pods_and_lets_idle_ones_go() -> Result<()> {
+    let world = World::start("budget").await?;
+    let text = std::fs::read_to_string(
+        stoker_e2e::root().join("examples/hot-standby-deployment/protect-busy-pods.yaml"),
+    )?;
+    let documents: Vec<Value> =
+        serde_yaml::Deserializer::from_str(&text).map(|d| Value::deserialize(d).unwrap()).collect();
+    let name = documents[0]["metadata"]["name"].as_str().unwrap();
+    world.apply_pool(name, documents[0]["spec"].clone()).await?;
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(world.client.clone(), &world.namespace);
+    budgets.create(&PostParams::default(), &serde_json::from_value(documents[1].clone())?).await?;
+    world.counts(name, 0, 2, 2).await?;
+    let pods = world.alive(name).await?;
+    world.set_busy(&pods[..1], true).await?;
+    world.counts(name, 1, 2, 3).await?;
+    let seen = || async {
+        let budget = budgets.get(documents[1]["metadata"]["name"].as_str().unwrap()).await?;
+        Ok(budget.status.is_some_and(|s| s.current_healthy == 1))
+    };
+    world.until(name, "seen by its budget", seen).await?;
+
+    let evict = |pod: Pod| {
+        let pods = world.pods();
+        async move { pods.evict(&pod.name_any(), &EvictParams::default()).await }
+    };
+    match evict(pods[0].clone()).await {
+        Err(kube::Error::Api(status)) if status.code == 429 => {}
+        other => panic!("the busy pod was not protected: {other:?}"),
+    }
+    evict(pods[1].clone()).await?;
+    world.counts(name, 1, 2, 3).await?;
+    assert!(world.alive(name).await?.iter().any(|p| p.uid() == pods[0].uid()));
+    // Nothing waits for the busy pod when the namespace goes.
+    world.set_busy(&pods[..1], false).await?;
+    world.pools().delete(name, &DeleteParams::default()).await?;
+    let gone = || async { Ok(world.pools().get_opt(name).await?.is_none()) };
+    world.until(name, "gone", gone).await?;
     world.finish().await
 }
