@@ -2,6 +2,7 @@
 //! and when nothing happens any more the pool comes to rest at its target.
 
 mod fixtures;
+mod seeds;
 
 use fixtures::{BUSY, Cluster, Look, Says, Spec, check, make_ready, schedule, set};
 use proptest::prelude::*;
@@ -214,34 +215,31 @@ fn rest(cluster: &mut Cluster) {
     assert_eq!((later.plan.actions, later.plan.wake_at), (vec![], None));
 }
 
-fn config() -> ProptestConfig {
-    ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() }
-}
-
-proptest! {
-    #![proptest_config(config())]
-
-    #[test]
-    fn i1_i2_i3_one_operator_keeps_every_promise_whatever_happens(spec in spec(), history in histories()) {
+#[test]
+fn i1_i2_i3_one_operator_keeps_every_promise_whatever_happens() {
+    seeds::run((spec(), histories()), |(spec, history)| {
         let mut cluster = Cluster::new(spec, 1);
         for what in history {
             happen(&mut cluster, what);
         }
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn i1_i2_i3_two_operators_on_different_views_keep_every_promise(spec in spec(), history in histories()) {
+#[test]
+fn i1_i2_i3_two_operators_on_different_views_keep_every_promise() {
+    seeds::run((spec(), histories()), |(spec, history)| {
         let mut cluster = Cluster::new(spec, 2);
         for what in history {
             happen(&mut cluster, what);
         }
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn i2_a_maximum_that_is_not_lowered_holds_for_two_operators_however_late_they_see(
-        spec in spec(),
-        history in histories(),
-    ) {
+#[test]
+fn i2_a_maximum_that_is_not_lowered_holds_for_two_operators_however_late_they_see() {
+    seeds::run((spec(), histories()), |(spec, history)| {
         let mut cluster = Cluster::new(spec, 2);
         for what in history {
             let what = match what {
@@ -254,28 +252,26 @@ proptest! {
             happen(&mut cluster, what);
             prop_assert!(cluster.pods.len() <= cluster.spec.maximum as usize);
         }
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn i10_a_pool_comes_to_rest_at_its_target_after_any_history(
-        spec in spec(),
-        history in histories(),
-        says in says(),
-    ) {
+#[test]
+fn i10_a_pool_comes_to_rest_at_its_target_after_any_history() {
+    seeds::run((spec(), histories(), says()), |(spec, history, says)| {
         let mut cluster = Cluster::new(spec, 2);
         for what in history {
             happen(&mut cluster, what);
         }
         cluster.says = says;
         rest(&mut cluster);
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn i3_a_total_probe_outage_changes_no_size(
-        spec in spec(),
-        before in histories(),
-        during in histories(),
-    ) {
+#[test]
+fn i3_a_total_probe_outage_changes_no_size() {
+    seeds::run((spec(), histories(), histories()), |(spec, before, during)| {
         // Given a pool at rest,
         let mut cluster = Cluster::new(spec, 1);
         for what in before {
@@ -292,7 +288,16 @@ proptest! {
             use Happens::{Acts, Ends, Flips, Gone, Looks, NodeLost, Ready, Scheduled, Sees, Time};
             if !matches!(
                 what,
-                Acts(_) | Flips(..) | Gone(_) | Looks(_) | NodeLost(_) | Ready(_) | Scheduled(_) | Sees(..) | Time(_) | Ends(..)
+                Acts(_)
+                    | Flips(..)
+                    | Gone(_)
+                    | Looks(_)
+                    | NodeLost(_)
+                    | Ready(_)
+                    | Scheduled(_)
+                    | Sees(..)
+                    | Time(_)
+                    | Ends(..)
             ) {
                 continue;
             }
@@ -313,5 +318,6 @@ proptest! {
             prop_assert!(created <= ended, "{created} made, {ended} ended");
             prop_assert!(alive(&cluster) <= size);
         }
-    }
+        Ok(())
+    });
 }

@@ -1,0 +1,39 @@
+//! Random stories by numbered seeds: `SEEDS=n` runs so many for each property (2,000 unless told), `SEED=n`
+//! runs that one again. A story that breaks a promise is told in its smallest form.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::fmt::Debug;
+
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+const SEEDS: u64 = 2_000;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
+/// Checks a property of a story for each seed.
+pub fn run<S: Strategy>(story: S, property: impl Fn(S::Value) -> Result<(), TestCaseError>)
+where
+    S::Value: Debug,
+{
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let config = Config { cases: 1, failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+        match runner.run(&story, &property) {
+            Ok(()) => {}
+            Err(TestError::Fail(reason, story)) => panic!(
+                "seed {seed}: {reason}\nthe smallest story that does it:\n{story:#?}\nagain: SEED={seed} cargo test -p stoker-core --test histories"
+            ),
+            Err(TestError::Abort(reason)) => panic!("seed {seed}: no story: {reason}"),
+        }
+    }
+}
