@@ -499,3 +499,13 @@ fn pods_that_do_not_start_are_told_with_the_reason() {
     assert_eq!((count, next), (1, Some(at(150))));
     assert!(why.contains("ImagePullBackOff: no such image"), "{why}");
 }
+
+#[test]
+fn pods_of_an_older_template_that_were_never_ready_make_room_at_once() {
+    // The template was wrong, and is mended: what never started is in the way of what will.
+    let old: Vec<_> = (0..3).map(|slot| outdated(ready(slot, at(0)))).collect();
+    let never = [outdated(bound(3, at(50))), outdated(bound(4, at(50)))];
+    let look = once(&[&old[..], &never[..]].concat(), Spec { surge: 2, ..spec(3, 10) });
+    assert_eq!(look.creates(), [5, 6]);
+    assert_eq!(look.removals(), [(3, Replaced(Unfit::Outdated)), (4, Replaced(Unfit::Outdated))]);
+}

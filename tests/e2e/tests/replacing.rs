@@ -26,7 +26,9 @@ fn version(pod: &Pod) -> &str {
 }
 
 fn stalled(pool: &HotStandbyDeployment) -> Option<String> {
-    condition(pool, "Stalled").filter(|(status, ..)| status == "True").map(|(_, reason, words)| format!("{reason}: {words}"))
+    condition(pool, "Stalled")
+        .filter(|(status, ..)| status == "True")
+        .map(|(_, reason, words)| format!("{reason}: {words}"))
 }
 
 #[tokio::test]
@@ -74,7 +76,10 @@ async fn a_rollout_replaces_idle_pods_at_once_and_busy_ones_when_they_turn_idle(
 async fn a_template_that_never_gets_ready_stops_the_rollout_and_the_old_standby_stays() -> Result<()> {
     let world = World::start("stuck").await?;
     let mut spec = template("1", json!({}));
-    stoker_e2e::merge(&mut spec, json!({"idleTarget": 3, "startupTimeoutSeconds": 2, "replenish": {"maxSurge": 2}}));
+    stoker_e2e::merge(
+        &mut spec,
+        json!({"idleTarget": 3, "startupTimeoutSeconds": 2, "replenish": {"maxSurge": 2}}),
+    );
     world.apply_pool("game", spec).await?;
     world.counts("game", 0, 3, 3).await?;
     let old = world.alive("game").await?;
@@ -85,7 +90,8 @@ async fn a_template_that_never_gets_ready_stops_the_rollout_and_the_old_standby_
     for said in ["PodsNotStarting", "2 pods are not Ready", "the pods that they should replace stay"] {
         assert!(words.contains(said), "{said}: {words}");
     }
-    let stay = |alive: &[Pod]| old.iter().all(|p| alive.iter().any(|a| a.uid() == p.uid())) && alive.len() == 5;
+    let stay =
+        |alive: &[Pod]| old.iter().all(|p| alive.iter().any(|a| a.uid() == p.uid())) && alive.len() == 5;
     world.holds("game", Duration::from_secs(2), "three old and two new pods", stay).await?;
 
     // The next template works, and all is well.
@@ -117,9 +123,7 @@ async fn a_used_pod_is_replaced_also_after_a_restart_of_the_operator() -> Result
     world.operator.as_mut().unwrap().kill();
     world.set_busy(&used, false).await?;
     world.operator.as_mut().unwrap().restart()?;
-    let gone = || async {
-        Ok(world.alive("game").await?.iter().all(|p| p.uid() != used[0].uid()))
-    };
+    let gone = || async { Ok(world.alive("game").await?.iter().all(|p| p.uid() != used[0].uid())) };
     world.until("game", "rid of the used pod", gone).await?;
     world.counts("game", 0, 2, 2).await?;
     world.finish().await
@@ -225,7 +229,8 @@ async fn a_deleted_pool_that_drains_waits_for_its_busy_pods() -> Result<()> {
         Ok(alive.len() == 1 && alive[0].uid() == busy[0].uid())
     };
     world.until("game", "down to its busy pod", idle_gone).await?;
-    let told = |p: &HotStandbyDeployment| condition(p, "Ready").is_some_and(|(_, reason, _)| reason == "Draining");
+    let told =
+        |p: &HotStandbyDeployment| condition(p, "Ready").is_some_and(|(_, reason, _)| reason == "Draining");
     world.status("game", "told to be draining", told).await?;
     let stays = |alive: &[Pod]| alive.len() == 1;
     world.holds("game", Duration::from_secs(2), "the busy pod stays", stays).await?;
@@ -308,7 +313,7 @@ async fn the_examples_budget_protects_busy_pods_and_lets_idle_ones_go() -> Resul
     world.counts(name, 1, 2, 3).await?;
     let seen = || async {
         let budget = budgets.get(documents[1]["metadata"]["name"].as_str().unwrap()).await?;
-        Ok(budget.status.is_some_and(|s| s.current_healthy == 1))
+        Ok(budget.status.is_some_and(|s| s.current_healthy == Some(1)))
     };
     world.until(name, "seen by its budget", seen).await?;
 

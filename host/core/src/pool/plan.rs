@@ -178,7 +178,9 @@ pub fn plan(
         wake_at = earlier(wake_at, at);
     }
     let wanted = decision.applied.saturating_add(replacing.surge);
-    let missing = wanted.saturating_sub(counts.current);
+    let abandoned = replacing.abandoned.len() as u32;
+    let current = counts.current.saturating_sub(abandoned);
+    let missing = wanted.saturating_sub(current);
     if missing > 0 {
         let mut allowed = missing;
         if settings.template_refused {
@@ -212,7 +214,7 @@ pub fn plan(
     }
 
     // For each that got Ready beside them, one of those to be replaced goes.
-    let go = replacing.idle.iter().take(replacing.go as usize);
+    let go = replacing.idle.iter().take(replacing.go as usize).chain(&replacing.abandoned);
     let replaced: Vec<Action> = go.map(|(pod, why)| removal(pod, RemovalReason::Replaced(*why))).collect();
     let gone = replaced.len() as u32 + forced(&actions);
     actions.extend(replaced);
@@ -224,13 +226,13 @@ pub fn plan(
         let chosen = victims(snapshot, &decision.victims, settings, &actions, leave_now);
         actions.extend(chosen);
     }
-    let surplus = counts.current.saturating_sub(decision.applied.saturating_add(replacing.surge));
+    let surplus = current.saturating_sub(decision.applied.saturating_add(replacing.surge));
     if surplus > 0
         && let Some(until) = floor.until
     {
         wake_at = earlier(wake_at, until);
     }
-    let replacing = replacing.idle.len() as u32;
+    let replacing = replacing.idle.len() as u32 + abandoned;
     spare_the_leaving(&mut actions);
     Plan { actions, wake_at, held_back, surplus, replacing }
 }

@@ -64,6 +64,8 @@ pub struct Replacing<'a> {
     pub surge: u32,
     /// How many of `idle` may go now.
     pub go: u32,
+    /// Pods to be replaced that have never been Ready: nobody needs them, so that they go at once.
+    pub abandoned: Vec<(&'a PodView, Unfit)>,
     /// When the next pod becomes stale.
     pub wake_at: Option<Timestamp>,
 }
@@ -82,6 +84,11 @@ pub fn replacing<'a>(
         .filter_map(|p| Some((p, unfit(snapshot, p, rules, now)?)))
         .collect();
     idle.sort_by(|a, b| (a.1, a.0.created, &a.0.name).cmp(&(b.1, b.0.created, &b.0.name)));
+    let ever_ready = |p: &PodView| snapshot.memories.get(&p.uid).is_some_and(|m| m.ever_ready);
+    let abandoned: Vec<(&PodView, Unfit)> = alive()
+        .filter(|p| snapshot.verdict(p) == Verdict::Starting && !ever_ready(p) && !p.force_remove())
+        .filter_map(|p| Some((p, unfit(snapshot, p, rules, now)?)))
+        .collect();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let displaced = count(idle.iter().filter(|(_, why)| *why == Unfit::Displaced).count());
     let others = count(idle.len()) - displaced;
@@ -89,12 +96,13 @@ pub fn replacing<'a>(
     // Pods that are not yet able to stand in for another, wherever they are.
     let starting = count(alive().filter(|p| snapshot.verdict(p) == Verdict::Starting).count());
     let current = count(alive().count());
+    let left = current - count(abandoned.len());
     let able = current.saturating_sub(starting);
     let mut go = able.saturating_sub(target);
-    if surge == 0 && starting == 0 && current <= target {
+    if surge == 0 && starting == count(abandoned.len()) && left <= target {
         // There is no room beside them: one goes first.
         go = go.max(1);
     }
     let wake_at = alive().filter_map(|p| stale_at(snapshot, p, rules)).filter(|at| *at > now).min();
-    Replacing { go: go.min(count(idle.len())), idle, surge, wake_at }
+    Replacing { go: go.min(count(idle.len())), idle, abandoned, surge, wake_at }
 }
