@@ -95,7 +95,7 @@ async fn a_template_that_never_gets_ready_stops_the_rollout_and_the_old_standby_
     world.holds("game", Duration::from_secs(2), "three old and two new pods", stay).await?;
 
     // The next template works, and all is well.
-    world.patch_pool("game", template("3", json!({"sim.stoker.dev/ready": null}))).await?;
+    world.patch_pool("game", template("3", json!({"sim.stoker.dev/ready": "true"}))).await?;
     let fine = |p: &HotStandbyDeployment| {
         let status = p.status.as_ref().unwrap();
         stalled(p).is_none() && (status.replacing_count, status.idle_count, status.total_count) == (0, 3, 3)
@@ -146,17 +146,18 @@ async fn a_drained_node_loses_its_idle_pods_to_others_and_keeps_its_busy_ones() 
     world.counts("game", 0, 4, 4).await?;
     let pods = world.alive("game").await?;
     let node_of = |p: &Pod| p.spec.as_ref().unwrap().node_name.clone().unwrap_or_default();
-    let on_first: Vec<Pod> = pods.iter().filter(|p| node_of(p) == nodes[0].name).cloned().collect();
-    assert!(!on_first.is_empty(), "the scheduler spreads pods");
+    // The scheduler is free to put all of them on one.
+    let lost = node_of(&pods[0]);
+    let on_first: Vec<Pod> = pods.iter().filter(|p| node_of(p) == lost).cloned().collect();
     world.set_busy(&on_first[..1], true).await?;
     world.counts("game", 1, 4, 5).await?;
     let watch = PodWatch::start(world.pods(), keys::DEFAULT_BUSY_ANNOTATION).await?;
 
     // A drain cordons first; Stoker moves the standby away before it evicts anything.
-    nodes[0].cordon(true).await?;
+    nodes.iter().find(|n| n.name == lost).unwrap().cordon(true).await?;
     let moved = || async {
         let there: Vec<Pod> =
-            world.alive("game").await?.into_iter().filter(|p| node_of(p) == nodes[0].name).collect();
+            world.alive("game").await?.into_iter().filter(|p| node_of(p) == lost).collect();
         Ok(there.len() == 1 && there[0].uid() == on_first[0].uid())
     };
     world.until("game", "moved away but for the busy pod", moved).await?;
@@ -170,7 +171,7 @@ async fn a_drained_node_loses_its_idle_pods_to_others_and_keeps_its_busy_ones() 
     // The busy pod goes when it is done, for its node is being lost.
     world.set_busy(&on_first[..1], false).await?;
     world.counts("game", 0, 4, 4).await?;
-    assert!(world.alive("game").await?.iter().all(|p| node_of(p) == nodes[1].name));
+    assert!(world.alive("game").await?.iter().all(|p| node_of(p) != lost));
     for node in nodes {
         node.delete().await?;
     }
@@ -317,15 +318,11 @@ async fn the_examples_budget_protects_busy_pods_and_lets_idle_ones_go() -> Resul
     };
     world.until(name, "seen by its budget", seen).await?;
 
-    let evict = |pod: Pod| {
-        let pods = world.pods();
-        async move { pods.evict(&pod.name_any(), &EvictParams::default()).await }
-    };
-    match evict(pods[0].clone()).await {
-        Err(kube::Error::Api(status)) if status.code == 429 => {}
-        other => panic!("the busy pod was not protected: {other:?}"),
-    }
-    evict(pods[1].clone()).await?;
+    let budget = budgets.get(documents[1]["metadata"]["name"].as_str().unwrap()).await?;
+    assert_eq!(budget.status.unwrap().disruptions_allowed, Some(0), "no busy pod may be evicted");
+    // The budget does not stand in the way of an idle one. (Evicting the busy one would be tried again by the
+    // client for minutes, as the answer says that it might be allowed later.)
+    world.pods().evict(&pods[1].name_any(), &EvictParams::default()).await?;
     world.counts(name, 1, 2, 3).await?;
     assert!(world.alive(name).await?.iter().any(|p| p.uid() == pods[0].uid()));
     // Nothing waits for the busy pod when the namespace goes.
