@@ -156,8 +156,7 @@ async fn a_drained_node_loses_its_idle_pods_to_others_and_keeps_its_busy_ones() 
     // A drain cordons first; Stoker moves the standby away before it evicts anything.
     nodes.iter().find(|n| n.name == lost).unwrap().cordon(true).await?;
     let moved = || async {
-        let there: Vec<Pod> =
-            world.alive("game").await?.into_iter().filter(|p| node_of(p) == lost).collect();
+        let there: Vec<Pod> = world.alive("game").await?.into_iter().filter(|p| node_of(p) == lost).collect();
         Ok(there.len() == 1 && there[0].uid() == on_first[0].uid())
     };
     world.until("game", "moved away but for the busy pod", moved).await?;
