@@ -156,9 +156,10 @@ await_pods() {
 	while [ -z "$ready" ]; do
 		[ "$SECONDS" -lt "$until" ] || fail "no $total Ready pods within $DEADLINE s"
 		sleep 0.05
-		# What was so before the command is no effect of it.
-		exist=$(awk -v b="$began" -v n="$total" '$1 >= b && $2 == n { print $1; exit }' "$PODS")
-		ready=$(awk -v b="$began" -v n="$total" '$1 >= b && $2 == n && $3 == n { print $1; exit }' "$PODS")
+		# What was so before the command is no effect of it. Both at one reading: the file grows meanwhile.
+		read -r exist ready < <(awk -v b="$began" -v n="$total" '
+			$1 >= b && $2 == n && !exist { exist = $1 }
+			$1 >= b && $2 == n && $3 == n { print exist, $1; exit }' "$PODS") || true
 	done
 	at="$total pods after ${bold}$(seconds $((exist - began)))${plain}"
 	[ "$ready" = "$exist" ] || at+=", all Ready after $(seconds $((ready - began)))"
