@@ -1,17 +1,21 @@
-//! Measures 200 flips over 20 pools of 5 idle pods on simulated nodes.
+//! Measures flips over pools of 5 idle pods on simulated nodes, one after the other, and the operator's memory:
+//! `flips [POOLS [ROUNDS]]`, 20 pools and 10 rounds unless told. 500 pools need `make cluster-up SIM_NODES=20`.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use stoker_e2e::World;
 use stoker_e2e::flips::{fill, flip};
 
-const POOLS: usize = 20;
-const ROUNDS: usize = 10;
-
 #[tokio::main]
 async fn main() -> Result<()> {
+    let number = |place: usize, default: usize| match std::env::args().nth(place) {
+        Some(text) => text.parse().with_context(|| format!("{text} is not a number")),
+        None => Ok(default),
+    };
+    let (pools, rounds) = (number(1, 20)?, number(2, 10)?);
     let world = World::start("flips").await?;
-    let names: Vec<String> = (0..POOLS).map(|i| format!("pool-{i}")).collect();
+    let names: Vec<String> = (0..pools).map(|i| format!("pool-{i}")).collect();
     fill(&world, &names).await?;
-    println!("flip → create request, {POOLS} pools, {}", flip(&world, &names, ROUNDS).await?);
+    println!("flip → create request, {pools} pools, {}", flip(&world, &names, rounds).await?);
+    println!("memory of the operator: {} MiB", world.operator().memory()? >> 20);
     world.finish().await
 }
