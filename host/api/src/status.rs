@@ -46,7 +46,7 @@ pub struct PolicyStatus {
     /// Name and version that the active component gives itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_name: Option<String>,
-    /// Failed calls since the last good one.
+    /// Failed calls since the last good one. Written when it doubles.
     #[schemars(schema_with = "crate::schema::count")]
     pub failures_in_a_row: u32,
     /// The last failure in words; cleared by the next good call.

@@ -152,7 +152,7 @@ fn stalled(plan: &Plan, keeps_failing: bool, facts: &Facts) -> Option<(String, S
 }
 
 /// Whether two statuses differ in more than the last decision's time and inputs, which alone are not worth a
-/// write (I10).
+/// write (I10). Of failures in a row only each doubling is.
 pub fn differs(a: &HotStandbyDeploymentStatus, b: &HotStandbyDeploymentStatus) -> bool {
     let strip = |s: &HotStandbyDeploymentStatus| {
         let mut s = s.clone();
@@ -160,7 +160,27 @@ pub fn differs(a: &HotStandbyDeploymentStatus, b: &HotStandbyDeploymentStatus) -
             d.time = None;
             d.inputs.clear();
         }
+        if let Some(policy) = &mut s.policy {
+            policy.failures_in_a_row = policy.failures_in_a_row.checked_ilog2().map_or(0, |log| log + 1);
+        }
         s
     };
     strip(a) != strip(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i10_failures_in_a_row_are_written_when_they_double() {
+        let failed = |failures_in_a_row| HotStandbyDeploymentStatus {
+            policy: Some(PolicyStatus { failures_in_a_row, ..PolicyStatus::default() }),
+            ..HotStandbyDeploymentStatus::default()
+        };
+        let written: Vec<u32> =
+            (1..20).filter(|count| differs(&failed(count - 1), &failed(*count))).collect();
+        assert_eq!(written, [1, 2, 4, 8, 16]);
+        assert!(differs(&failed(5), &failed(0)));
+    }
 }
