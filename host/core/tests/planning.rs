@@ -11,8 +11,9 @@ use stoker_core::pool::decision::decide;
 use stoker_core::pool::plan::RemovalReason::{
     Drained, Finished, Forced, Replaced, Surplus, SurplusUnscheduled,
 };
+use stoker_core::pool::replace::replacing;
 use stoker_core::pool::{Action, Asked, Memory, Placement, Settings, Snapshot, Unfit, plan};
-use stoker_core::verdict::{PodMemories, PodMemory, Verdict, judge, remember};
+use stoker_core::verdict::{Judgement, PodMemories, PodMemory, Verdict, judge, remember};
 use stoker_core::{Phase, PodView};
 
 fn spec(idle: u32, maximum: u32) -> Spec {
@@ -508,4 +509,27 @@ fn pods_of_an_older_template_that_were_never_ready_make_room_at_once() {
     let look = once(&[&old[..], &never[..]].concat(), Spec { surge: 2, ..spec(3, 10) });
     assert_eq!(look.creates(), [5, 6]);
     assert_eq!(look.removals(), [(3, Replaced(Unfit::Outdated)), (4, Replaced(Unfit::Outdated))]);
+}
+
+#[test]
+fn a_pod_that_the_policy_calls_spent_is_replaced_also_while_the_policy_fails() {
+    let pods = [ready(0, at(0)), ready(1, at(0))];
+    let mut memory = Memory::default();
+    let mut judge_as = |verdict, spent, now| {
+        let judged: Vec<_> = [spent, false]
+            .into_iter()
+            .map(|spent| Judgement { verdict, reason: String::new(), spent })
+            .collect();
+        remember(&mut memory.pods, &pods, &judged, &judged, now);
+        let memories = memory.pods.clone();
+        let spec = spec(2, 10);
+        let found = replacing(Snapshot { pods: &pods, memories: &memories }, &spec.rules(), 2, 10, now);
+        let idle: Vec<_> = found.idle.iter().map(|(pod, why)| (pod.slot, *why)).collect();
+        (idle, memories["uid-0"].spent)
+    };
+    let spent = (vec![(Some(0), Unfit::Used)], true);
+    assert_eq!(judge_as(Verdict::Idle, true, at(1)), spent);
+    // Nothing is known of it now, and nothing goes; what was said is not taken back.
+    assert_eq!(judge_as(Verdict::Unknown, false, at(2)), (vec![], true));
+    assert_eq!(judge_as(Verdict::Idle, false, at(3)), (vec![], false), "the policy says otherwise");
 }
