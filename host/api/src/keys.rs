@@ -14,6 +14,10 @@ pub const TEMPLATE_HASH: &str = "stoker.dev/template-hash";
 /// replaces used this key, and clients select by it.
 pub const HSD_NAME: &str = "hsd.paia.tech/name";
 
+/// Label on a HotStandbyJob's Jobs and pods: the object's name, cut to 63 characters. The system that Stoker
+/// replaces used this key, and clients select by it.
+pub const HSJ_NAME: &str = "hsj.paia.tech/name";
+
 /// Annotation on a pod, set by an administrator to `true`: Stoker may remove it whatever it is doing. It is
 /// the way out of I1.
 pub const FORCE_REMOVE: &str = "stoker.dev/force-remove";

@@ -6,18 +6,21 @@
 
 pub mod busy_probe;
 pub mod hot_standby_deployment;
+pub mod hot_standby_job;
 pub mod keys;
 pub mod policy_ref;
+pub mod pool;
 mod schema;
 pub mod status;
 pub mod template;
 
 pub use busy_probe::{BusyProbe, BusyProbeMode, ConditionProbe, ConditionStatus};
 pub use hot_standby_deployment::{
-    AfterUse, DeletionPolicy, Disruption, HotStandbyDeployment, HotStandbyDeploymentSpec,
-    HotStandbyDeploymentStatus, Placement, Replenish, Selector,
+    HotStandbyDeployment, HotStandbyDeploymentSpec, HotStandbyDeploymentStatus,
 };
+pub use hot_standby_job::{HotStandbyJob, HotStandbyJobSpec, HotStandbyJobStatus};
 pub use policy_ref::{ConfigMapKey, PolicyLimits, PolicyRef};
+pub use pool::{AfterUse, DeletionPolicy, Disruption, Placement, PoolSpec, Replenish, Selector};
 pub use status::{DecisionSummary, PolicyStatus};
 pub use template::{PodTemplate, TemplateMeta};
 
@@ -30,11 +33,11 @@ pub const GROUP: &str = "stoker.dev";
 /// Counts up whenever a CRD changes in a way that this binary relies on. Each CRD carries it in the
 /// annotation [`keys::CRD_REVISION`], so that an operator can tell that the cluster's CRDs are older than
 /// itself.
-pub const CRD_REVISION: u32 = 2;
+pub const CRD_REVISION: u32 = 3;
 
 /// Every custom resource definition of this version, ready to be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![HotStandbyDeployment::crd()];
+    let mut all = vec![HotStandbyDeployment::crd(), HotStandbyJob::crd()];
     for crd in &mut all {
         crd.metadata
             .annotations

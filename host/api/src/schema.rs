@@ -44,6 +44,41 @@ pub fn pod_spec(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A batch/v1 JobSpec: raw, but for what rules read.
+pub fn job_spec(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "suspend": {"type": "boolean"},
+            "manualSelector": {"type": "boolean"},
+            "podReplacementPolicy": {"type": "string", "maxLength": 63},
+            "activeDeadlineSeconds": {"type": "integer", "format": "int64"},
+            "ttlSecondsAfterFinished": {"type": "integer", "format": "int32"},
+            "parallelism": {"type": "integer", "format": "int32", "minimum": 1, "maximum": 100_000},
+            "completions": {"type": "integer", "format": "int32", "minimum": 1, "maximum": 100_000},
+            "template": {
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "required": ["spec"],
+                "properties": {
+                    "metadata": {
+                        "type": "object",
+                        "x-kubernetes-preserve-unknown-fields": true,
+                        "properties": {"labels": optional_label_map(generator)},
+                    },
+                    "spec": pod_spec(generator),
+                },
+            },
+        },
+    })
+}
+
+/// An optional number of things to keep.
+pub fn optional_count(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "nullable": true, "minimum": 0, "maximum": 100_000})
+}
+
 /// Any JSON object, or none.
 pub fn optional_raw_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true})

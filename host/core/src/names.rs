@@ -29,14 +29,28 @@ pub fn short_hash(parts: &[&[u8]], length: usize) -> String {
 /// the whole would pass [`MAX_NAME`]. Two slots of a pool never share a name, nor do two pools whose names
 /// are cut to the same text.
 pub fn pool_member(pool: &str, uid: &str, slot: u32) -> String {
-    let tail = format!("-{}-{slot}", short_hash(&[uid.as_bytes()], 5));
+    cut(pool, &format!("-{}-{slot}", short_hash(&[uid.as_bytes()], 5)), MAX_NAME)
+}
+
+/// Longest name of a Job of a pool: its pods' names get an index and five characters more.
+const MAX_JOB_NAME: usize = 52;
+
+/// The name of the Job in a slot of a pool: `<pool>-w-<hash>-<slot>`. The hash is of the pool's UID and of the Job that
+/// finished in the slot before, as far as that one still exists and holds its name.
+pub fn pool_job(pool: &str, uid: &str, slot: u32, predecessor: Option<&str>) -> String {
+    let parts = [uid.as_bytes(), predecessor.unwrap_or_default().as_bytes()];
+    cut(pool, &format!("-w-{}-{slot}", short_hash(&parts, 5)), MAX_JOB_NAME)
+}
+
+/// The pool's name, as much as there is room for, and the tail.
+fn cut(pool: &str, tail: &str, room: usize) -> String {
     // A CR's name may hold dots, which a hostname may not.
     let pool: String = pool.chars().map(|c| if c == '.' { '-' } else { c }).collect();
-    let mut head: String = pool.chars().take(MAX_NAME - tail.len()).collect();
+    let mut head: String = pool.chars().take(room - tail.len()).collect();
     while head.ends_with('-') {
         head.pop();
     }
-    head + &tail
+    head + tail
 }
 
 /// A value that fits a label: as it is when short enough, else cut and given a hash of the whole.
@@ -62,6 +76,18 @@ mod tests {
                 assert_eq!(name, pool_member(pool, "0b3c", slot));
             }
         }
+    }
+
+    #[test]
+    fn a_finished_job_and_its_successor_have_different_names_within_the_limit() {
+        for pool in ["game", &"x".repeat(253)] {
+            let first = pool_job(pool, "0b3c", 99_999, None);
+            let second = pool_job(pool, "0b3c", 99_999, Some("77aa"));
+            assert!(first.len() <= MAX_JOB_NAME && second.len() <= MAX_JOB_NAME);
+            assert_ne!(first, second);
+            assert_eq!(second, pool_job(pool, "0b3c", 99_999, Some("77aa")));
+        }
+        assert!(pool_job("game", "0b3c", 3, None).starts_with("game-w-"));
     }
 
     #[test]

@@ -70,6 +70,20 @@ pub struct PodMemory {
     pub spent: bool,
 }
 
+impl PodMemory {
+    /// Of a pod that was just made.
+    pub fn starting(now: Timestamp) -> Self {
+        Self {
+            ever_ready: false,
+            verdict: Verdict::Starting,
+            since: now,
+            last_clear: Some(false),
+            probe: (Verdict::Starting, now),
+            spent: false,
+        }
+    }
+}
+
 /// Memory of all pods of a pool, by UID.
 pub type PodMemories = HashMap<String, PodMemory>;
 

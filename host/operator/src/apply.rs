@@ -1,30 +1,34 @@
-//! Carrying out a plan: pods are created by POST under derived names and removed with preconditions.
+//! Writes to the API server: members are created by POST under derived names and removed with preconditions.
 
 use std::time::Duration;
 
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::request::Request;
-use serde_json::{Map, Value, json};
-use stoker_api::{HotStandbyDeployment, keys};
-use stoker_core::names;
-use stoker_core::pod::PodView;
-use stoker_core::pool::Marks;
+use serde_json::{Value, json};
+use stoker_api::keys;
+use stoker_core::PodView;
+use stoker_core::pool::{JobPods, Marks};
 
+use crate::children;
 use crate::context::Context;
-use crate::observe::SlimPod;
+use crate::object::Pool;
+use crate::observe::Child;
+use crate::slim_job::SlimJob;
+use crate::slim_pod::SlimPod;
 
 /// No write waits longer for its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What became of a request to create a pod.
+/// What became of a request to create a member.
 pub enum Created {
     /// It exists now.
     Made(Box<PodView>),
     /// It existed already, and is ours: the watch has not shown it yet.
     Existed,
-    /// Somebody else's pod has the name.
+    /// Somebody else's has the name.
     Conflict(String),
     /// The API server refuses it, and will refuse it again: quota, a webhook, an invalid template.
     Refused(String),
@@ -32,64 +36,22 @@ pub enum Created {
     Failed(kube::Error),
 }
 
-/// The hash of the template that a pod is made from.
-pub fn template_hash(object: &HotStandbyDeployment) -> String {
-    let spec = &object.spec;
-    // Serialising what was deserialised cannot fail; an empty text would only make templates look alike.
-    let text = serde_json::to_vec(&(&spec.pod_template, &spec.selector)).unwrap_or_default();
-    names::short_hash(&[&text], 10)
-}
-
-/// The pod of a slot.
-fn pod(object: &HotStandbyDeployment, slot: u32, hash: &str) -> Value {
-    let meta = &object.metadata;
-    let (name, uid) = (meta.name.clone().unwrap_or_default(), meta.uid.clone().unwrap_or_default());
-    let template = &object.spec.pod_template;
-    let mut labels: Map<String, Value> = Map::new();
-    let given = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
-    for (key, value) in given.into_iter().flatten().chain(&object.spec.selector.match_labels) {
-        labels.insert(key.clone(), json!(value));
-    }
-    labels.insert(keys::HSD_NAME.to_owned(), json!(names::label_value(&name)));
-    labels.insert(keys::OWNER_UID.to_owned(), json!(uid));
-    labels.insert(keys::SLOT.to_owned(), json!(slot.to_string()));
-    labels.insert(keys::TEMPLATE_HASH.to_owned(), json!(hash));
-    let mut annotations = template.metadata.as_ref().and_then(|m| m.annotations.clone()).unwrap_or_default();
-    // A pod is born free of what only an administrator may say.
-    annotations.remove(keys::FORCE_REMOVE);
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": names::pool_member(&name, &uid, slot),
-            "namespace": meta.namespace,
-            "labels": labels,
-            "annotations": annotations,
-            "ownerReferences": [{
-                "apiVersion": HotStandbyDeployment::api_version(&()),
-                "kind": HotStandbyDeployment::kind(&()),
-                "name": name,
-                "uid": uid,
-                "controller": true,
-                "blockOwnerDeletion": true,
-            }],
-        },
-        "spec": template.spec,
-    })
-}
-
-async fn post(
-    context: &Context,
-    namespace: &str,
-    body: &Value,
-    dry_run: bool,
-) -> Result<SlimPod, kube::Error> {
-    let request = Request::new(Pod::url_path(&(), Some(namespace)));
+async fn post(context: &Context, pool: &Pool, body: &Value, dry_run: bool) -> Result<PodView, kube::Error> {
+    let path = match pool {
+        Pool::Pods(_) => Pod::url_path(&(), Some(pool.namespace())),
+        Pool::Jobs(_) => Job::url_path(&(), Some(pool.namespace())),
+    };
     let params = PostParams { dry_run, field_manager: Some("stoker".to_owned()) };
     let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
-    let mut request = request.create(&params, bytes).map_err(kube::Error::BuildRequest)?;
-    request.extensions_mut().insert("create_pod");
-    timed(context.client.request::<SlimPod>(request)).await
+    let mut request = Request::new(path).create(&params, bytes).map_err(kube::Error::BuildRequest)?;
+    request.extensions_mut().insert("create_member");
+    match pool {
+        Pool::Pods(_) => Ok(timed(context.client.request::<SlimPod>(request)).await?.into_view()),
+        Pool::Jobs(_) => {
+            let job = timed(context.client.request::<SlimJob>(request)).await?.into_view();
+            Ok(JobPods { job: &job, pods: &[] }.member())
+        }
+    }
 }
 
 async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
@@ -98,15 +60,12 @@ async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<
     })
 }
 
-/// Creates the pod of a slot.
-pub async fn create(context: &Context, object: &HotStandbyDeployment, slot: u32, hash: &str) -> Created {
-    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    let body = pod(object, slot, hash);
-    let outcome = match post(context, namespace, &body, false).await {
-        Ok(made) => Created::Made(Box::new(made.into_view())),
+/// Creates the member of a slot.
+pub async fn create(context: &Context, pool: &Pool, body: &Value) -> Created {
+    let outcome = match post(context, pool, body, false).await {
+        Ok(made) => Created::Made(Box::new(made)),
         Err(kube::Error::Api(s)) if s.code == 409 && s.reason == "AlreadyExists" => {
-            let name = body["metadata"]["name"].as_str().unwrap_or_default();
-            existing(context, object, namespace, name).await
+            existing(context, pool, body["metadata"]["name"].as_str().unwrap_or_default()).await
         }
         Err(kube::Error::Api(s)) if matches!(s.code, 400 | 403 | 404 | 422) => {
             Created::Refused(s.message.clone())
@@ -123,10 +82,13 @@ pub async fn create(context: &Context, object: &HotStandbyDeployment, slot: u32,
     outcome
 }
 
-async fn existing(context: &Context, object: &HotStandbyDeployment, namespace: &str, name: &str) -> Created {
-    let api: Api<SlimPod> = Api::namespaced(context.client.clone(), namespace);
-    match timed(api.get_opt(name)).await {
-        Ok(Some(found)) if found.owner_uid() == object.metadata.uid.as_deref() => Created::Existed,
+async fn existing(context: &Context, pool: &Pool, name: &str) -> Created {
+    let owner = match pool {
+        Pool::Pods(_) => owner_of::<SlimPod>(context, pool, name).await,
+        Pool::Jobs(_) => owner_of::<SlimJob>(context, pool, name).await,
+    };
+    match owner {
+        Ok(Some(owner)) if owner.as_deref() == Some(pool.uid()) => Created::Existed,
         Ok(Some(_)) => Created::Conflict(name.to_owned()),
         // It went in the meantime; the next look tries again.
         Ok(None) => Created::Existed,
@@ -134,21 +96,30 @@ async fn existing(context: &Context, object: &HotStandbyDeployment, namespace: &
     }
 }
 
-/// Asks the API server whether it would accept a pod of the template. `Ok(Some(words))` = it would not.
-pub async fn try_template(
+/// The UID of the controller of a child, if that exists.
+async fn owner_of<C: Child>(
     context: &Context,
-    object: &HotStandbyDeployment,
-    hash: &str,
-) -> Result<Option<String>, kube::Error> {
-    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    let mut body = pod(object, 0, hash);
+    pool: &Pool,
+    name: &str,
+) -> Result<Option<Option<String>>, kube::Error> {
+    let api: Api<C> = Api::namespaced(context.client.clone(), pool.namespace());
+    Ok(timed(api.get_opt(name)).await?.map(|child| child.owner().map(|owner| owner.uid)))
+}
+
+/// Asks the API server whether it would accept a member made from the template. `Ok(Some(words))` = it would not.
+pub async fn try_template(context: &Context, pool: &Pool, hash: &str) -> Result<Option<String>, kube::Error> {
+    let mut body = children::body(pool, 0, hash, None);
     // A name of its own: the slot's may exist already.
     body["metadata"]["name"] = json!(format!("stoker-dry-run-{hash}"));
-    match post(context, namespace, &body, true).await {
+    let (kind, field) = match pool {
+        Pool::Pods(_) => ("Pod", "spec.podTemplate"),
+        Pool::Jobs(_) => ("Job.batch", "spec.jobTemplate"),
+    };
+    match post(context, pool, &body, true).await {
         Ok(_) => Ok(None),
         Err(kube::Error::Api(s)) if matches!(s.code, 400 | 422) => {
-            let name = format!("Pod \"stoker-dry-run-{hash}\"");
-            Ok(Some(s.message.replace(&name, "spec.podTemplate")))
+            let name = format!("{kind} \"stoker-dry-run-{hash}\"");
+            Ok(Some(s.message.replace(&name, field)))
         }
         // Quota and webhooks may change their minds; the creation itself will tell.
         Err(kube::Error::Api(s)) if s.code == 403 => Ok(None),
@@ -156,20 +127,22 @@ pub async fn try_template(
     }
 }
 
-/// Removes a pod. True = it is going or gone; false = it changed since it was seen, and is spared.
-pub async fn remove(
+/// Removes a child. True = it is going or gone; false = it changed since it was seen, and is spared.
+async fn remove<C: Child>(
     context: &Context,
     namespace: &str,
     name: &str,
     uid: &str,
     resource_version: Option<&str>,
+    propagation: Option<PropagationPolicy>,
 ) -> Result<bool, kube::Error> {
-    let api: Api<SlimPod> = Api::namespaced(context.client.clone(), namespace);
+    let api: Api<C> = Api::namespaced(context.client.clone(), namespace);
     let params = DeleteParams {
         preconditions: Some(Preconditions {
             uid: Some(uid.to_owned()),
             resource_version: resource_version.map(str::to_owned),
         }),
+        propagation_policy: propagation,
         ..DeleteParams::default()
     };
     match timed(api.delete(name, &params)).await {
@@ -178,6 +151,53 @@ pub async fn remove(
         Err(kube::Error::Api(s)) if s.code == 409 => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Removes a pod, in the version in which it was seen if one is given.
+pub async fn remove_pod(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    resource_version: Option<&str>,
+) -> Result<bool, kube::Error> {
+    remove::<SlimPod>(context, namespace, name, uid, resource_version, None).await
+}
+
+/// Removes a Job that has finished, and what is left of its pods.
+pub async fn remove_finished(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> Result<bool, kube::Error> {
+    let background = Some(PropagationPolicy::Background);
+    remove::<SlimJob>(context, namespace, name, uid, None, background).await
+}
+
+/// Removes a Job that stands by: its pods first, each in the version in which it was seen idle, and then the Job itself
+/// (I1). Kubernetes starts no other pod meanwhile (podReplacementPolicy Failed). A Job of which no pod was seen goes only
+/// in the version in which it had none. A pod that changed is spared, and the Job with it.
+pub async fn remove_job(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    resource_version: Option<&str>,
+    pods: &[PodView],
+) -> Result<bool, kube::Error> {
+    let alive = || pods.iter().filter(|p| p.alive());
+    for pod in alive() {
+        // Without a version what the Job does no longer matters, and its pods' neither.
+        let version = resource_version.is_some().then_some(pod.resource_version.as_str());
+        if !remove_pod(context, namespace, &pod.name, &pod.uid, version).await? {
+            return Ok(false);
+        }
+    }
+    let version = if alive().next().is_none() { resource_version } else { None };
+    // In the foreground: the Job holds its slot until its pods are gone (I2).
+    let foreground = Some(PropagationPolicy::Foreground);
+    remove::<SlimJob>(context, namespace, name, uid, version, foreground).await
 }
 
 /// Sets and removes labels and annotations of a pod. A pod that is gone, or a namesake, needs none.
@@ -201,12 +221,8 @@ pub async fn mark(
 }
 
 /// Brings the object's finalizer in line with its deletion policy. True = the object changed.
-pub async fn finalize(
-    context: &Context,
-    object: &HotStandbyDeployment,
-    wanted: bool,
-) -> Result<bool, kube::Error> {
-    let meta = &object.metadata;
+pub async fn finalize(context: &Context, pool: &Pool, wanted: bool) -> Result<bool, kube::Error> {
+    let meta = pool.meta();
     let present = meta.finalizers.iter().flatten().any(|f| f == keys::DRAIN);
     if present == wanted {
         return Ok(false);
@@ -216,16 +232,14 @@ pub async fn finalize(
     if wanted {
         finalizers.push(keys::DRAIN.to_owned());
     }
-    let api: Api<HotStandbyDeployment> =
-        Api::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let api = pool.api(context.client.clone());
     // The version keeps others' finalizers that came meanwhile.
     let patch = json!({"metadata": {
         "uid": meta.uid,
         "resourceVersion": meta.resource_version,
         "finalizers": finalizers,
     }});
-    let name = meta.name.as_deref().unwrap_or_default();
-    match timed(api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch))).await {
+    match timed(api.patch_metadata(pool.name(), &PatchParams::default(), &Patch::Merge(&patch))).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(s)) if s.code == 404 => Ok(true),
         Err(error) => Err(error),

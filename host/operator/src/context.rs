@@ -9,12 +9,13 @@ use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource};
-use stoker_api::HotStandbyDeployment;
+use stoker_api::{HotStandbyDeployment, HotStandbyJob};
 use stoker_policy::{CompileLimits, HostOptions, PolicyHost};
 
 use crate::metrics::Metrics;
 use crate::nodes::NodeIndex;
-use crate::observe::PodIndex;
+use crate::object::{Key, Kind, Pool, PoolKind};
+use crate::observe::{JobIndex, Owners, PodIndex};
 use crate::policies::Policies;
 use crate::policy_cache::PolicyCache;
 use crate::pool::PoolState;
@@ -33,18 +34,56 @@ pub struct Options {
     pub compile_limits: CompileLimits,
 }
 
+/// Objects of one kind within a scope: what asks for looks at them, and where the watch keeps them.
+pub struct Looked<K: PoolKind> {
+    trigger: mpsc::UnboundedSender<ObjectRef<K>>,
+    triggers: Mutex<Option<mpsc::UnboundedReceiver<ObjectRef<K>>>>,
+    objects: OnceLock<Store<K>>,
+}
+
+impl<K: PoolKind> Default for Looked<K> {
+    fn default() -> Self {
+        let (trigger, triggers) = mpsc::unbounded();
+        Self { trigger, triggers: Mutex::new(Some(triggers)), objects: OnceLock::new() }
+    }
+}
+
+impl<K: PoolKind> Looked<K> {
+    /// Where the watch keeps the objects; set once, by the one controller of the scope.
+    pub fn keep(&self, store: Store<K>) {
+        // A second controller would be a mistake of this crate's own; the first one's store stays right.
+        self.objects.set(store).ok();
+    }
+
+    /// The stream of objects to look at; there is one, for the one controller of the scope.
+    pub fn take_triggers(&self) -> mpsc::UnboundedReceiver<ObjectRef<K>> {
+        let taken = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.unwrap_or_else(|| mpsc::unbounded().1)
+    }
+
+    fn trigger(&self, key: &Key) {
+        let object = ObjectRef::new(&key.name).within(&key.namespace);
+        // It fails only when the controller has stopped.
+        self.trigger.unbounded_send(object).ok();
+    }
+
+    fn latest(&self, key: &Key) -> Option<Pool> {
+        let found = self.objects.get()?.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
+        Some(K::pool(found))
+    }
+}
+
 /// A namespace that is watched, or all of them.
+#[derive(Default)]
 pub struct Scope {
     namespace: Option<String>,
-    trigger: mpsc::UnboundedSender<ObjectRef<HotStandbyDeployment>>,
-    triggers: Mutex<Option<mpsc::UnboundedReceiver<ObjectRef<HotStandbyDeployment>>>>,
-    pools: OnceLock<Store<HotStandbyDeployment>>,
+    pub deployments: Looked<HotStandbyDeployment>,
+    pub jobs: Looked<HotStandbyJob>,
 }
 
 impl Scope {
     fn new(namespace: Option<String>) -> Arc<Self> {
-        let (trigger, triggers) = mpsc::unbounded();
-        Arc::new(Self { namespace, trigger, triggers: Mutex::new(Some(triggers)), pools: OnceLock::new() })
+        Arc::new(Self { namespace, ..Self::default() })
     }
 
     /// The namespace, or `*`.
@@ -57,12 +96,6 @@ impl Scope {
         self.namespace.as_deref().is_none_or(|n| n == namespace)
     }
 
-    /// Where the watch keeps the pool objects; set once, by the one controller of the scope.
-    pub fn keep_pools(&self, store: Store<HotStandbyDeployment>) {
-        // A second controller would be a mistake of this crate's own; the first one's store stays right.
-        self.pools.set(store).ok();
-    }
-
     /// The API for a kind within the scope.
     pub fn api<K>(&self, client: Client) -> Api<K>
     where
@@ -73,24 +106,20 @@ impl Scope {
             None => Api::all(client),
         }
     }
-
-    /// The stream of objects to look at; there is one, for the one controller of the scope.
-    pub fn take_triggers(&self) -> mpsc::UnboundedReceiver<ObjectRef<HotStandbyDeployment>> {
-        let taken = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
-        taken.unwrap_or_else(|| mpsc::unbounded().1)
-    }
 }
 
-/// What is remembered of a pool, and its (namespace, name).
+/// What is remembered of a pool, and which it is.
 struct Known {
-    name: (String, String),
+    key: Key,
     state: Arc<tokio::sync::Mutex<PoolState>>,
 }
 
 /// What every reconcile shares.
 pub struct Context {
     pub client: Client,
+    pub owners: Owners,
     pub pods: PodIndex,
+    pub jobs: JobIndex,
     pub nodes: NodeIndex,
     pub policies: Policies,
     pub host: PolicyHost,
@@ -118,7 +147,9 @@ impl Context {
         let reporter = Reporter { controller: "stoker".into(), instance: std::env::var("POD_NAME").ok() };
         Ok(Arc::new(Self {
             recorder: Recorder::new(client.clone(), reporter),
+            owners: Owners::default(),
             pods: PodIndex::new(scopes.len()),
+            jobs: JobIndex::new(scopes.len()),
             nodes: NodeIndex::default(),
             policies: Policies::default(),
             host,
@@ -134,48 +165,48 @@ impl Context {
         &self.scopes
     }
 
-    /// Asks for a look at a pool.
-    pub fn trigger(&self, namespace: &str, name: &str) {
-        for scope in &self.scopes {
-            if scope.covers(namespace) {
-                let object = ObjectRef::new(name).within(namespace);
-                // It fails only when the controller has stopped.
-                scope.trigger.unbounded_send(object).ok();
-                return;
-            }
+    /// Asks for a look at an object.
+    pub fn trigger(&self, key: &Key) {
+        let Some(scope) = self.scopes.iter().find(|scope| scope.covers(&key.namespace)) else { return };
+        match key.kind {
+            Kind::HotStandbyDeployment => scope.deployments.trigger(key),
+            Kind::HotStandbyJob => scope.jobs.trigger(key),
         }
     }
 
-    /// The pool object as the watch has it now.
-    pub fn latest(&self, namespace: &str, name: &str) -> Option<Arc<HotStandbyDeployment>> {
-        let scope = self.scopes.iter().find(|scope| scope.covers(namespace))?;
-        scope.pools.get()?.get(&ObjectRef::new(name).within(namespace))
+    /// The object as the watch has it now.
+    pub fn latest(&self, key: &Key) -> Option<Pool> {
+        let scope = self.scopes.iter().find(|scope| scope.covers(&key.namespace))?;
+        match key.kind {
+            Kind::HotStandbyDeployment => scope.deployments.latest(key),
+            Kind::HotStandbyJob => scope.jobs.latest(key),
+        }
     }
 
     /// What is remembered of a pool, made by `start` at the first look.
     pub fn pool(
         &self,
         uid: &str,
-        name: &(String, String),
+        key: &Key,
         start: impl FnOnce() -> PoolState,
     ) -> Arc<tokio::sync::Mutex<PoolState>> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Known { name: name.clone(), state: Arc::new(tokio::sync::Mutex::new(start())) };
+        let fresh = || Known { key: key.clone(), state: Arc::new(tokio::sync::Mutex::new(start())) };
         pools.entry(uid.to_owned()).or_insert_with(fresh).state.clone()
     }
 
     /// Forgets a pool that is gone, and the policy that it used.
-    pub fn forget(self: &Arc<Self>, name: &(String, String)) {
+    pub fn forget(self: &Arc<Self>, key: &Key) {
         let mut gone = Vec::new();
         self.pools.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, known| {
-            let stays = &known.name != name;
+            let stays = &known.key != key;
             if !stays {
                 gone.push(uid.clone());
             }
             stays
         });
-        self.policies.release(name, None);
-        gone.iter().for_each(|uid| self.pods.forget(uid));
+        self.policies.release(key, None);
+        gone.iter().for_each(|uid| self.owners.forget(uid));
         if self.cache.exists() && !gone.is_empty() {
             let context = self.clone();
             tokio::spawn(async move {
@@ -184,6 +215,12 @@ impl Context {
                 }
             });
         }
+    }
+
+    /// Waits until every child has been listed once: before that, what is missing cannot be known.
+    pub async fn children_listed(&self) {
+        self.pods.ready().await;
+        self.jobs.ready().await;
     }
 
     /// How many pools are remembered.

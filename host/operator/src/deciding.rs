@@ -4,19 +4,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use stoker_api::{HotStandbyDeployment, PolicyStatus};
+use stoker_api::PolicyStatus;
 use stoker_core::pod::PodView;
 use stoker_core::pool::{Asked, Counts, Snapshot};
 use stoker_core::verdict::{Judgement, Verdict, ever_ready, judge};
 use stoker_policy::{ConfigRefusal, Limits, Policy};
 
 use crate::context::Context;
+use crate::object::{Key, Pool};
 use crate::policies::{Content, Source};
 use crate::pool::{Active, PoolState, RefusedConfig};
 use crate::projection::{self, ScalingContext};
 
-fn limits(object: &HotStandbyDeployment) -> Limits {
-    let given = object.spec.policy.as_ref().and_then(|p| p.limits.clone()).unwrap_or_default();
+fn limits(pool: &Pool) -> Limits {
+    let given = pool.spec().policy.as_ref().and_then(|p| p.limits.clone()).unwrap_or_default();
     Limits {
         timeout: Duration::from_millis(u64::from(given.timeout_milliseconds)),
         memory_bytes: given.memory_mib as usize * 1024 * 1024,
@@ -29,13 +30,13 @@ pub(crate) type Trouble = (String, String);
 /// Brings the active policy in line with the spec as far as it goes, and tells what is in the way. Whatever
 /// that is, the one that was active stays so; after a restart, the one that was active before is looked for.
 pub(crate) async fn settle_policy(
-    object: &HotStandbyDeployment,
+    pool: &Pool,
     context: &Arc<Context>,
     state: &mut PoolState,
     source: Option<&Source>,
-    user: &(String, String),
+    user: &Key,
 ) -> Option<Trouble> {
-    let (Some(spec), Some(source)) = (&object.spec.policy, source) else {
+    let (Some(spec), Some(source)) = (&pool.spec().policy, source) else {
         context.policies.release(user, None);
         state.active = None;
         state.last_known = None;
@@ -46,12 +47,12 @@ pub(crate) async fn settle_policy(
     };
     context.policies.release(user, Some(source));
     let config = spec.config.as_ref().map_or_else(|| "{}".to_owned(), ToString::to_string);
-    let (reason, words) = match wanted(object, context, source, user) {
+    let (reason, words) = match wanted(pool, context, source, user) {
         Wanted::Loading if state.active.is_some() => return None,
         // What is loading is most often what decided before: no other is looked for yet.
         Wanted::Loading => return Some(("Loading".to_owned(), format!("{source} is being loaded"))),
         Wanted::Trouble(trouble) => trouble,
-        Wanted::Policy(policy) => match adopt(object, context, state, source, policy, config).await {
+        Wanted::Policy(policy) => match adopt(pool, context, state, source, policy, config).await {
             Ok(()) => return None,
             Err(trouble) => trouble,
         },
@@ -59,7 +60,7 @@ pub(crate) async fn settle_policy(
     if state.active.is_none()
         && let Some(digest) = state.last_known.take()
     {
-        state.lost = restore(object, context, state, source, &digest).await.err();
+        state.lost = restore(pool, context, state, source, &digest).await.err();
     }
     let now = match (&state.active, &state.lost) {
         (Some(active), _) => {
@@ -78,19 +79,14 @@ enum Wanted {
 }
 
 /// What the spec names, as far as it can be used.
-fn wanted(
-    object: &HotStandbyDeployment,
-    context: &Arc<Context>,
-    source: &Source,
-    user: &(String, String),
-) -> Wanted {
+fn wanted(pool: &Pool, context: &Arc<Context>, source: &Source, user: &Key) -> Wanted {
     let policy = match context.policies.content(context, source, user.clone()) {
         Content::Loading => return Wanted::Loading,
         Content::Refused { reason, words, .. } => return Wanted::Trouble((reason.to_owned(), words)),
         Content::Loaded(policy) => policy,
     };
     let digest = policy.digest().as_str();
-    let pin = object.spec.policy.as_ref().and_then(|spec| spec.digest.as_deref());
+    let pin = pool.spec().policy.as_ref().and_then(|spec| spec.digest.as_deref());
     match pin {
         Some(pin) if pin != digest => Wanted::Trouble((
             "DigestMismatch".to_owned(),
@@ -104,7 +100,7 @@ fn wanted(
 
 /// Makes a policy the active one, unless it refuses its config.
 async fn adopt(
-    object: &HotStandbyDeployment,
+    pool: &Pool,
     context: &Context,
     state: &mut PoolState,
     source: &Source,
@@ -125,17 +121,16 @@ async fn adopt(
     {
         return Err(("ConfigInvalid".to_owned(), refused.words.clone()));
     }
-    match context.host.validate(&policy, &config, limits(object)).await {
+    match context.host.validate(&policy, &config, limits(pool)).await {
         Ok(()) => {
             tracing::info!(
-                namespace = object.metadata.namespace,
-                name = object.metadata.name,
+                namespace = pool.namespace(),
+                name = pool.name(),
                 %source,
                 digest,
                 "policy in use"
             );
-            let uid = object.metadata.uid.as_deref().unwrap_or_default();
-            context.cache.note(uid, policy.digest(), &config).await;
+            context.cache.note(pool.uid(), policy.digest(), &config).await;
             state.activate(Active { policy, config, source: source.clone() });
             Ok(())
         }
@@ -156,27 +151,27 @@ async fn adopt(
 
 /// Finds the policy that decided before the operator was restarted. If that fails, tells why.
 async fn restore(
-    object: &HotStandbyDeployment,
+    pool: &Pool,
     context: &Context,
     state: &mut PoolState,
     source: &Source,
     digest: &str,
 ) -> Result<(), String> {
-    let (namespace, uid) = (object.metadata.namespace.as_deref(), object.metadata.uid.as_deref());
-    let Some((bytes, config)) = context.cache.find(uid.unwrap_or_default(), digest).await else {
+    let (namespace, uid) = (pool.namespace(), pool.uid());
+    let Some((bytes, config)) = context.cache.find(uid, digest).await else {
         let kept = if context.cache.exists() { "" } else { " (`stoker run --policy-cache` would keep it)" };
         return Err(format!("the component {digest} that decided before the restart is not at hand{kept}"));
     };
     let gone =
         |why: String| format!("the component {digest} that decided before the restart cannot be used: {why}");
-    let loaded = context.host.load_for(namespace.unwrap_or_default(), bytes).await;
+    let loaded = context.host.load_for(namespace, bytes).await;
     let policy = loaded.map_err(|refusal| gone(refusal.to_string()))?;
     context
         .host
-        .validate(&policy, &config, limits(object))
+        .validate(&policy, &config, limits(pool))
         .await
         .map_err(|refusal| gone(refusal.to_string()))?;
-    tracing::info!(namespace, name = object.metadata.name, digest, "the last good policy was found again");
+    tracing::info!(namespace, name = pool.name(), digest, "the last good policy was found again");
     state.activate(Active { policy, config, source: source.clone() });
     Ok(())
 }
@@ -195,13 +190,13 @@ pub(crate) struct Judged {
 
 /// Judges the pods by the probe, or by the policy that is asked about them.
 pub(crate) async fn judge_pods(
-    object: &HotStandbyDeployment,
+    pool: &Pool,
     context: &Context,
     state: &PoolState,
     pods: &[PodView],
     now: Timestamp,
 ) -> Judged {
-    let probe = &object.spec.busy_probe;
+    let probe = &pool.spec().busy_probe;
     let by_probe: Vec<Judgement> =
         pods.iter().map(|p| judge(p, probe, state.memory.pods.get(&p.uid))).collect();
     let Some(active) = state.active.as_ref().filter(|a| a.policy.exports().busyness) else {
@@ -210,11 +205,11 @@ pub(crate) async fn judge_pods(
     let info = active.policy.info();
     let wanted = projection::Wanted { labels: &info.wanted_labels, annotations: &info.wanted_annotations };
     let input =
-        projection::busyness_input(object, &active.config, pods, &state.memory.pods, &by_probe, &wanted, now);
+        projection::busyness_input(pool, &active.config, pods, &state.memory.pods, &by_probe, &wanted, now);
     let asked = match state.quiet() {
         Some(error) => Err(error),
         None => {
-            let answer = context.host.classify(&active.policy, limits(object), input).await;
+            let answer = context.host.classify(&active.policy, limits(pool), input).await;
             answer.map_err(|error| error.to_string())
         }
     };
@@ -242,7 +237,7 @@ pub(crate) async fn judge_pods(
 
 #[allow(clippy::too_many_arguments)]
 pub(crate) async fn ask(
-    object: &HotStandbyDeployment,
+    pool: &Pool,
     context: &Context,
     state: &mut PoolState,
     snapshot: Snapshot<'_>,
@@ -265,7 +260,7 @@ pub(crate) async fn ask(
     let input = projection::scaling_input(
         snapshot,
         &ScalingContext {
-            object,
+            pool,
             config: &active.config,
             counts,
             template_hash: hash,
@@ -275,7 +270,7 @@ pub(crate) async fn ask(
             now,
         },
     );
-    match context.host.scale(&active.policy, limits(object), input).await {
+    match context.host.scale(&active.policy, limits(pool), input).await {
         Ok(answer) => {
             let decision = answer.value;
             let asked = projection::asked(snapshot, &decision);

@@ -2,34 +2,31 @@
 //! carrying out a plan take time, in which any of them may change; what was decided is then dropped, and
 //! decided again.
 
-use std::sync::Arc;
-
-use stoker_api::HotStandbyDeployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::context::Context;
+use crate::object::Pool;
 use crate::policies::Source;
 
 /// What a decision was made for.
 pub struct Fence<'a> {
     context: &'a Context,
-    object: &'a HotStandbyDeployment,
+    pool: &'a Pool,
     source: Option<&'a Source>,
     desired: Option<String>,
 }
 
 impl<'a> Fence<'a> {
     /// Notes what holds now, before the policy is settled and asked.
-    pub fn new(context: &'a Context, object: &'a HotStandbyDeployment, source: Option<&'a Source>) -> Self {
-        Self { context, object, source, desired: source.and_then(|s| context.policies.desired(s)) }
+    pub fn new(context: &'a Context, pool: &'a Pool, source: Option<&'a Source>) -> Self {
+        Self { context, pool, source, desired: source.and_then(|s| context.policies.desired(s)) }
     }
 
     /// What changed since, if anything did.
     pub fn broken(&self) -> Option<&'static str> {
-        let meta = &self.object.metadata;
-        let latest = self
-            .context
-            .latest(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-        if let Some(reason) = latest.map_or(Some("deleted"), |latest| changed(self.object, &latest)) {
+        let latest = self.context.latest(&self.pool.key());
+        let changed = latest.map_or(Some("deleted"), |latest| changed(self.pool.meta(), latest.meta()));
+        if let Some(reason) = changed {
             return Some(reason);
         }
         let desired = self.source.and_then(|s| self.context.policies.desired(s));
@@ -38,8 +35,7 @@ impl<'a> Fence<'a> {
 }
 
 /// What makes a decision for one version of an object void for another.
-fn changed(made_for: &HotStandbyDeployment, latest: &Arc<HotStandbyDeployment>) -> Option<&'static str> {
-    let (old, new) = (&made_for.metadata, &latest.metadata);
+fn changed(old: &ObjectMeta, new: &ObjectMeta) -> Option<&'static str> {
     if old.uid != new.uid {
         Some("uid")
     } else if old.deletion_timestamp.is_none() && new.deletion_timestamp.is_some() {
@@ -55,25 +51,19 @@ fn changed(made_for: &HotStandbyDeployment, latest: &Arc<HotStandbyDeployment>) 
 mod tests {
     use super::*;
 
-    fn object(uid: &str, generation: i64) -> HotStandbyDeployment {
-        let object = serde_json::json!({
-            "apiVersion": "stoker.dev/v1alpha1",
-            "kind": "HotStandbyDeployment",
-            "metadata": {"name": "game", "uid": uid, "generation": generation},
-            "spec": {"idleTarget": 1, "maxReplicas": 3, "selector": {"matchLabels": {"app": "game"}}, "podTemplate": {"spec": {}}},
-        });
-        serde_json::from_value(object).unwrap_or_else(|error| panic!("{error}"))
+    fn object(uid: &str, generation: i64) -> ObjectMeta {
+        ObjectMeta { uid: Some(uid.to_owned()), generation: Some(generation), ..ObjectMeta::default() }
     }
 
     #[test]
     fn i4_a_decision_is_void_for_another_uid_or_generation() {
         let made_for = object("a", 3);
-        assert_eq!(changed(&made_for, &Arc::new(object("a", 3))), None);
-        assert_eq!(changed(&made_for, &Arc::new(object("a", 4))), Some("generation"));
-        assert_eq!(changed(&made_for, &Arc::new(object("b", 3))), Some("uid"));
+        assert_eq!(changed(&made_for, &object("a", 3)), None);
+        assert_eq!(changed(&made_for, &object("a", 4)), Some("generation"));
+        assert_eq!(changed(&made_for, &object("b", 3)), Some("uid"));
         let mut going = object("a", 3);
-        going.metadata.deletion_timestamp =
+        going.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
-        assert_eq!(changed(&made_for, &Arc::new(going)), Some("deleted"));
+        assert_eq!(changed(&made_for, &going), Some("deleted"));
     }
 }

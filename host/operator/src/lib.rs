@@ -1,19 +1,23 @@
 //! The shell: it watches, asks policies, applies plans and reports. What to do is core's to say.
 //!
-//! Watched are the pool objects, the pods that carry an owner label, and the metadata of ConfigMaps:
+//! Watched are the pool objects, the pods and Jobs that carry an owner label, and the metadata of ConfigMaps:
 //!
 //! ```text
-//!   pods ────▶ PodIndex ──┐
-//!   pools ───▶ Controller ─┼─▶ reconcile: observe → decide → plan → apply → report
-//!   ConfigMaps ▶ Policies ─┘
+//!   pods, Jobs ▶ indexes ───┐
+//!   pools ─────▶ controllers ┼─▶ reconcile: observe → decide → plan → apply → report
+//!   ConfigMaps ▶ Policies ───┘
 //! ```
 
 mod apply;
+mod carry_out;
+mod children;
 mod context;
 mod deciding;
 mod fence;
+mod members;
 mod metrics;
 mod nodes;
+mod object;
 mod observe;
 mod policies;
 mod policy_cache;
@@ -22,6 +26,8 @@ mod pool;
 mod projection;
 mod report;
 mod server;
+mod slim_job;
+mod slim_pod;
 mod startup;
 
 use std::sync::Arc;
@@ -32,14 +38,18 @@ use futures::future::join_all;
 use kube::api::Api;
 use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
-use stoker_api::HotStandbyDeployment;
+use stoker_api::{HotStandbyDeployment, HotStandbyJob};
 use tokio::sync::watch;
 
 pub use context::Options;
 pub use startup::{StartError, connect};
 pub use stoker_policy::{CompileLimits, compile_program};
 
-use crate::context::Context;
+use crate::context::{Context, Looked};
+use crate::object::{Key, PoolKind};
+use crate::observe::watch_children;
+use crate::slim_job::SlimJob;
+use crate::slim_pod::SlimPod;
 
 /// Runs the operator until `stop` becomes true.
 ///
@@ -57,9 +67,11 @@ pub async fn run(
 
     let mut tasks = vec![tokio::spawn(nodes::watch_nodes(context.clone(), stop.clone()))];
     for scope in context.scopes() {
-        tasks.push(tokio::spawn(observe::watch_pods(context.clone(), scope.clone(), stop.clone())));
+        tasks.push(tokio::spawn(watch_children::<SlimPod>(context.clone(), scope.clone(), stop.clone())));
+        tasks.push(tokio::spawn(watch_children::<SlimJob>(context.clone(), scope.clone(), stop.clone())));
         tasks.push(tokio::spawn(policies::watch_config_maps(context.clone(), scope.clone(), stop.clone())));
-        tasks.push(tokio::spawn(control(context.clone(), scope.clone(), stop.clone())));
+        tasks.push(tokio::spawn(control(context.clone(), scope.clone(), deployments, stop.clone())));
+        tasks.push(tokio::spawn(control(context.clone(), scope.clone(), jobs, stop.clone())));
     }
     tracing::info!(scopes = ?context.scopes().iter().map(|s| s.label()).collect::<Vec<_>>(), "running");
     join_all(tasks).await;
@@ -67,11 +79,25 @@ pub async fn run(
     Ok(())
 }
 
-async fn control(context: Arc<Context>, scope: Arc<context::Scope>, mut stop: watch::Receiver<bool>) {
-    let api: Api<HotStandbyDeployment> = scope.api(context.client.clone());
-    let triggers = scope.take_triggers();
+fn deployments(scope: &context::Scope) -> &Looked<HotStandbyDeployment> {
+    &scope.deployments
+}
+
+fn jobs(scope: &context::Scope) -> &Looked<HotStandbyJob> {
+    &scope.jobs
+}
+
+/// Looks after the objects of a kind within a scope.
+async fn control<K: PoolKind>(
+    context: Arc<Context>,
+    scope: Arc<context::Scope>,
+    looked: fn(&context::Scope) -> &Looked<K>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let api: Api<K> = scope.api(context.client.clone());
+    let triggers = looked(&scope).take_triggers();
     let (pools, writer) = reflector::store();
-    scope.keep_pools(pools.clone());
+    looked(&scope).keep(pools.clone());
     // What Stoker writes itself, the status, asks for no look.
     let wanted = predicates::generation.combine(predicates::finalizers);
     let changes = watcher(api, watcher::Config::default().any_semantic())
@@ -85,12 +111,13 @@ async fn control(context: Arc<Context>, scope: Arc<context::Scope>, mut stop: wa
         .graceful_shutdown_on(async move {
             stop.wait_for(|s| *s).await.ok();
         })
-        .run(pool::reconcile, on_error, context.clone())
+        .run(pool::reconcile::<K>, on_error::<K>, context.clone())
         .for_each(|result| {
             match result {
                 // An object that was deleted: its pods' ends, if nothing else, ask for a look at it.
                 Err(controller::Error::ObjectNotFound(gone)) => {
-                    context.forget(&(gone.namespace.unwrap_or_default(), gone.name));
+                    let namespace = gone.namespace.unwrap_or_default();
+                    context.forget(&Key { kind: K::KIND, namespace, name: gone.name });
                     tracing::debug!(remembered = context.remembered(), "forgot a pool that is gone");
                 }
                 Err(error) => tracing::debug!(%error, "reconcile"),
@@ -101,14 +128,9 @@ async fn control(context: Arc<Context>, scope: Arc<context::Scope>, mut stop: wa
         .await;
 }
 
-fn on_error(
-    object: Arc<HotStandbyDeployment>,
-    error: &pool::ReconcileError,
-    context: Arc<Context>,
-) -> Action {
-    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    let name = object.metadata.name.as_deref().unwrap_or_default();
-    tracing::warn!(kind = "HotStandbyDeployment", namespace, name, %error, "reconcile failed, trying again");
+fn on_error<K: PoolKind>(object: Arc<K>, error: &pool::ReconcileError, context: Arc<Context>) -> Action {
+    let (namespace, name) = (&object.meta().namespace, &object.meta().name);
+    tracing::warn!(kind = K::KIND.as_str(), namespace, name, %error, "reconcile failed, trying again");
     context.metrics.reconciled("error");
     Action::requeue(Duration::from_secs(2))
 }

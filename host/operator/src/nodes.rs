@@ -114,7 +114,9 @@ fn note(context: &Arc<Context>, node: &str, lost: bool) {
         return;
     }
     tracing::info!(node, lost, "a node is being lost or is good again");
-    for (namespace, name) in context.pods.on_node(node) {
-        context.trigger(&namespace, &name);
+    for owner in context.pods.on_node(node) {
+        if let Some(key) = context.owners.of(&owner) {
+            context.trigger(&key);
+        }
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::context::{Context, Scope};
+use crate::object::Key;
 
 /// Where a component comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,7 +65,7 @@ pub enum Content {
 
 struct Entry {
     content: Content,
-    users: HashSet<(String, String)>,
+    users: HashSet<Key>,
     /// Counts loads, so that an older one that ends late does not win.
     load: u64,
     failures: u32,
@@ -101,7 +102,7 @@ impl Policies {
     }
 
     /// What a source holds; the first question makes it load, and the user is told when it has.
-    pub fn content(&self, context: &Arc<Context>, source: &Source, user: (String, String)) -> Content {
+    pub fn content(&self, context: &Arc<Context>, source: &Source, user: Key) -> Content {
         let mut entries = self.lock();
         let known = entries.contains_key(source);
         let entry = entries.entry(source.clone()).or_insert_with(|| Entry {
@@ -131,7 +132,7 @@ impl Policies {
     }
 
     /// Notes that a user no longer uses any source but this one; sources without users are forgotten.
-    pub fn release(&self, user: &(String, String), except: Option<&Source>) {
+    pub fn release(&self, user: &Key, except: Option<&Source>) {
         self.lock().retain(|source, entry| {
             if Some(source) != except {
                 entry.users.remove(user);
@@ -188,8 +189,8 @@ impl Policies {
                     Content::Refused { reason: failure.reason, words: failure.words, digest: failure.digest };
             }
         }
-        for (namespace, name) in &entry.users {
-            context.trigger(namespace, name);
+        for user in &entry.users {
+            context.trigger(user);
         }
     }
 

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use stoker_api::{BusyProbe, BusyProbeMode, HotStandbyDeployment};
+use stoker_api::{BusyProbe, BusyProbeMode};
 use stoker_core::pod::{Phase, PodView};
 use stoker_core::pool::{Asked, Counts, LimitedBy, Previous, Snapshot};
 use stoker_core::verdict::{Judgement, PodMemories, Reading, Verdict, probe_since, read};
 use stoker_policy::contract::types::{PodState, PoolIdentity};
 use stoker_policy::contract::{busyness, scaling};
+
+use crate::object::Pool;
 
 /// A pod that is on no node.
 const NO_NODE: u32 = u32::MAX;
@@ -22,20 +24,19 @@ fn age(now: Timestamp, since: Timestamp) -> u64 {
 }
 
 /// The pool's identity in the contract's terms.
-pub fn identity(object: &HotStandbyDeployment) -> PoolIdentity {
-    let meta = &object.metadata;
+pub fn identity(pool: &Pool) -> PoolIdentity {
     PoolIdentity {
-        kind: "HotStandbyDeployment".to_owned(),
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-        generation: meta.generation.unwrap_or_default(),
+        kind: pool.kind().as_str().to_owned(),
+        namespace: pool.namespace().to_owned(),
+        name: pool.name().to_owned(),
+        uid: pool.uid().to_owned(),
+        generation: pool.meta().generation.unwrap_or_default(),
     }
 }
 
 /// What goes into a scaling decision beside the pods.
 pub struct ScalingContext<'a> {
-    pub object: &'a HotStandbyDeployment,
+    pub pool: &'a Pool,
     pub config: &'a str,
     pub counts: &'a Counts,
     pub template_hash: &'a str,
@@ -64,14 +65,14 @@ pub fn scaling_input(snapshot: Snapshot<'_>, c: &ScalingContext<'_>) -> scaling:
             }
         })
         .collect();
-    let spec = &c.object.spec;
+    let bounds = c.pool.bounds();
     scaling::Input {
         now: millis(c.now),
-        pool: identity(c.object),
+        pool: identity(c.pool),
         config: c.config.to_owned(),
-        minimum: spec.min_replicas,
-        maximum: spec.max_replicas,
-        idle_target: spec.idle_target,
+        minimum: bounds.minimum,
+        maximum: bounds.maximum,
+        idle_target: bounds.idle_target,
         counts: scaling::Counts {
             current: c.counts.current,
             ready: c.counts.ready,
@@ -145,7 +146,7 @@ pub struct Wanted<'a> {
 
 /// The input of a busyness decision.
 pub fn busyness_input(
-    object: &HotStandbyDeployment,
+    pool: &Pool,
     config: &str,
     pods: &[PodView],
     memories: &PodMemories,
@@ -177,7 +178,7 @@ pub fn busyness_input(
                 labels: pick(&pod.labels, wanted.labels),
                 annotations: pick(&pod.annotations, wanted.annotations),
                 last: memory.map(|m| (verdict_state(m.verdict), millis(m.since))),
-                probe: probe(pod, &object.spec.busy_probe),
+                probe: probe(pod, &pool.spec().busy_probe),
                 probe_age: 0,
                 probe_says: verdict_state(says.verdict),
                 probe_says_since: millis(probe_since(memory, says.verdict, now)),
@@ -188,9 +189,9 @@ pub fn busyness_input(
         .collect();
     busyness::Input {
         now: millis(now),
-        pool: identity(object),
+        pool: identity(pool),
         config: config.to_owned(),
-        asks: Some(question(&object.spec.busy_probe)),
+        asks: Some(question(&pool.spec().busy_probe)),
         pods: evidence,
         extensions: Vec::new(),
     }

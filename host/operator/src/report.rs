@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::Resource;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
 use serde_json::json;
-use stoker_api::{HotStandbyDeployment, HotStandbyDeploymentStatus};
-use stoker_core::pool::status::differs;
+use stoker_core::pool::status::{PoolStatus, differs};
 
 use crate::context::Context;
+use crate::object::Pool;
 use crate::pool::{PoolState, ReconcileError};
 
 /// A status is written at most this often.
@@ -18,11 +17,11 @@ const STATUS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Writes the status if it changed, at most once a period, and tells conditions that changed as Events.
 pub(crate) async fn report(
-    object: &HotStandbyDeployment,
+    pool: &Pool,
     context: &Context,
     state: &mut PoolState,
-    previous: &HotStandbyDeploymentStatus,
-    new: HotStandbyDeploymentStatus,
+    previous: &PoolStatus,
+    new: PoolStatus,
 ) -> Result<Option<Duration>, ReconcileError> {
     if !differs(previous, &new) {
         return Ok(None);
@@ -30,19 +29,17 @@ pub(crate) async fn report(
     if let Some(wait) = state.written_at.and_then(|at| STATUS_PERIOD.checked_sub(at.elapsed())) {
         return Ok(Some(wait));
     }
-    let meta = &object.metadata;
-    let name = meta.name.as_deref().unwrap_or_default();
-    let api: Api<HotStandbyDeployment> =
-        Api::namespaced(context.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let (api_version, kind) = pool.type_meta();
     let body = json!({
-        "apiVersion": HotStandbyDeployment::api_version(&()),
-        "kind": HotStandbyDeployment::kind(&()),
+        "apiVersion": api_version,
+        "kind": kind,
         // The UID makes the write fail for a namesake.
-        "metadata": {"name": name, "uid": meta.uid},
-        "status": new,
+        "metadata": {"name": pool.name(), "uid": pool.uid()},
+        "status": pool.status_json(new.clone()).map_err(|e| ReconcileError::Status(kube::Error::SerdeError(e)))?,
     });
     let params = PatchParams::apply("stoker").force();
-    match api.patch_status(name, &params, &Patch::Apply(&body)).await {
+    let api = pool.api(context.client.clone());
+    match api.patch_status(pool.name(), &params, &Patch::Apply(&body)).await {
         Ok(_) => context.metrics.status_written("ok"),
         // Deleted in the meantime: there is nothing to tell any more.
         Err(kube::Error::Api(s)) if matches!(s.code, 404 | 409) => {
@@ -55,17 +52,12 @@ pub(crate) async fn report(
         }
     }
     state.written_at = Some(Instant::now());
-    publish(object, context, &previous.conditions, &new.conditions).await;
+    publish(pool, context, &previous.conditions, &new.conditions).await;
     state.written = Some(new);
     Ok(None)
 }
 
-async fn publish(
-    object: &HotStandbyDeployment,
-    context: &Context,
-    before: &[Condition],
-    after: &[Condition],
-) {
+async fn publish(pool: &Pool, context: &Context, before: &[Condition], after: &[Condition]) {
     for condition in after {
         let old = before.iter().find(|c| c.type_ == condition.type_);
         if old.is_some_and(|c| c.status == condition.status && c.reason == condition.reason) {
@@ -94,7 +86,7 @@ async fn publish(
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {
+        if let Err(error) = context.recorder.publish(&event, &pool.object_ref()).await {
             tracing::warn!(%error, "an Event could not be written");
         }
     }

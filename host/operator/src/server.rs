@@ -41,10 +41,10 @@ pub async fn serve(
 }
 
 async fn ready(State(context): State<Arc<Context>>) -> impl IntoResponse {
-    if context.pods.is_ready() {
+    if context.pods.is_ready() && context.jobs.is_ready() {
         (StatusCode::OK, "ok\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the pods have not been listed yet\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "pods and Jobs have not been listed yet\n")
     }
 }
 

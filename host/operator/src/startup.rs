@@ -3,7 +3,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams};
 use kube::{Client, Config};
-use stoker_api::{CRD_REVISION, HotStandbyDeployment, keys};
+use stoker_api::{CRD_REVISION, HotStandbyDeployment, HotStandbyJob, keys};
 
 use crate::context::Options;
 
@@ -101,7 +101,9 @@ pub async fn check(client: &Client, options: &Options) -> Result<(), StartError>
         if options.namespaces.is_empty() { vec![String::new()] } else { options.namespaces.clone() };
     for namespace in namespaces {
         may::<HotStandbyDeployment>(client, &namespace, "hotstandbydeployments.stoker.dev").await?;
+        may::<HotStandbyJob>(client, &namespace, "hotstandbyjobs.stoker.dev").await?;
         may::<k8s_openapi::api::core::v1::Pod>(client, &namespace, "pods").await?;
+        may::<k8s_openapi::api::batch::v1::Job>(client, &namespace, "jobs.batch").await?;
         may::<k8s_openapi::api::core::v1::ConfigMap>(client, &namespace, "configmaps").await?;
     }
     Ok(())

@@ -100,7 +100,7 @@ async fn manifests_of_the_older_system_work_with_another_api_version() -> Result
     });
     let params = PatchParams::apply("e2e").force();
     let pool = world.pools().patch("game-ws", &params, &Patch::Apply(&old)).await?;
-    assert_eq!(pool.spec.scale_down_delay_seconds, 30, "the documented default");
+    assert_eq!(pool.spec.pool.scale_down_delay_seconds, 30, "the documented default");
     world.counts("game-ws", 0, 3, 3).await?;
     // Any case counts, as it did there.
     world.annotate(&world.alive("game-ws").await?[..2], "example.org/at-work", Some("True")).await?;

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod decision;
+pub mod jobs;
 pub mod marks;
 pub mod pace;
 pub mod plan;
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use crate::verdict::PodMemories;
 
 pub use decision::{Asked, Decision, LimitedBy};
+pub use jobs::{JobCounts, JobPods, JobView};
 pub use marks::{MarkRules, Marks};
 pub use plan::{Action, Placement, Plan, RemovalReason, Settings, plan};
 pub use replace::{ReplaceRules, Unfit};
@@ -28,6 +30,8 @@ pub use snapshot::{Counts, Snapshot};
 pub struct Memory {
     /// Of each pod.
     pub pods: PodMemories,
+    /// Of each Job, where Jobs are the members.
+    pub jobs: PodMemories,
     /// Targets of the last scaleDownDelaySeconds.
     pub window: window::Window,
     /// Pods made within the last second.

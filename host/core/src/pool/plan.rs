@@ -37,6 +37,8 @@ pub struct Settings {
     pub placement: Placement,
     /// The object is being deleted: nothing is made, and whoever is not at work goes.
     pub draining: bool,
+    /// Members that have ended stay, and hold neither room nor slot.
+    pub keep_ended: bool,
 }
 
 /// Which idle pods go first when there are too many.
@@ -163,7 +165,7 @@ pub fn plan(
         return Plan { actions: Vec::new(), wake_at: None, held_back: None, surplus: 0, replacing: 0 };
     }
 
-    let mut actions = leaving(snapshot.pods);
+    let mut actions = leaving(snapshot.pods, settings.keep_ended);
     actions.extend(marks(snapshot, settings.marks));
     if settings.draining {
         actions.extend(drained(snapshot));
@@ -275,11 +277,14 @@ fn earlier(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {
 }
 
 /// Pods that go whatever the size: those that have ended, and those whose annotation says so.
-fn leaving(pods: &[PodView]) -> Vec<Action> {
+fn leaving(pods: &[PodView], keep_ended: bool) -> Vec<Action> {
     pods.iter()
         .filter(|p| !p.terminating)
         .filter_map(|p| {
             let reason = if p.phase.is_terminal() {
+                if keep_ended {
+                    return None;
+                }
                 RemovalReason::Finished
             } else if p.force_remove() {
                 RemovalReason::Forced
@@ -292,11 +297,13 @@ fn leaving(pods: &[PodView]) -> Vec<Action> {
 }
 
 /// The lowest free slots, as many as are wanted and as the maximum has room for. Every pod object counts,
-/// also one that ends or has no slot.
+/// also one that ends or has no slot; of Jobs those that have finished do not.
 fn free_slots(pods: &[PodView], settings: &Settings, wanted: u32) -> Vec<u32> {
     let maximum = settings.bounds.maximum;
-    let room = maximum.saturating_sub(u32::try_from(pods.len()).unwrap_or(u32::MAX));
-    let taken: HashSet<u32> = pods.iter().filter_map(|p| p.slot).collect();
+    let holds = |p: &&PodView| !(settings.keep_ended && p.phase.is_terminal());
+    let holding = pods.iter().filter(holds).count();
+    let room = maximum.saturating_sub(u32::try_from(holding).unwrap_or(u32::MAX));
+    let taken: HashSet<u32> = pods.iter().filter(holds).filter_map(|p| p.slot).collect();
     (0..maximum)
         .filter(|slot| !taken.contains(slot) && !settings.conflicts.contains(slot))
         .take(wanted.min(room) as usize)

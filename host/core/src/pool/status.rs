@@ -1,10 +1,157 @@
-//! What a HotStandbyDeployment's status says, from what was seen and decided.
+//! What a pool's status says, from what was seen and decided. It is the same for both kinds of pool; each kind's own
+//! fields are filled from it.
 
 use jiff::Timestamp;
-use stoker_api::{DecisionSummary, HotStandbyDeployment, HotStandbyDeploymentStatus, PolicyStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use stoker_api::{DecisionSummary, HotStandbyDeploymentStatus, HotStandbyJobStatus, PolicyStatus};
 
-use super::{Counts, Decision, Plan};
+use super::{Counts, Decision, JobCounts, Plan};
 use crate::conditions::{Conditions, is_true};
+
+/// What is told of a pool.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PoolStatus {
+    /// The generation of the spec that this is about.
+    pub observed_generation: Option<i64>,
+    /// Busy members.
+    pub busy: u32,
+    /// Standby.
+    pub idle: u32,
+    /// Members that are not Ready yet.
+    pub starting: u32,
+    /// Members of which nothing is known.
+    pub unknown: u32,
+    /// Members that are being deleted.
+    pub terminating: u32,
+    /// Members that are alive.
+    pub total: u32,
+    /// Members that there should be.
+    pub desired: u32,
+    /// Members that are being replaced.
+    pub replacing: u32,
+    /// Where members are Jobs: what became of them.
+    pub jobs: Option<JobCounts>,
+    /// The selector as a string.
+    pub selector: Option<String>,
+    /// Why the pool has its size.
+    pub last_decision: Option<DecisionSummary>,
+    /// The policy.
+    pub policy: Option<PolicyStatus>,
+    /// The conditions.
+    pub conditions: Vec<Condition>,
+}
+
+impl From<HotStandbyDeploymentStatus> for PoolStatus {
+    fn from(s: HotStandbyDeploymentStatus) -> Self {
+        Self {
+            observed_generation: s.observed_generation,
+            busy: s.busy_count,
+            idle: s.idle_count,
+            starting: s.starting_count,
+            unknown: s.unknown_count,
+            terminating: s.terminating_count,
+            total: s.total_count,
+            desired: s.desired_replicas,
+            replacing: s.replacing_count,
+            jobs: None,
+            selector: s.selector,
+            last_decision: s.last_decision,
+            policy: s.policy,
+            conditions: s.conditions,
+        }
+    }
+}
+
+impl From<PoolStatus> for HotStandbyDeploymentStatus {
+    fn from(s: PoolStatus) -> Self {
+        Self {
+            observed_generation: s.observed_generation,
+            busy_count: s.busy,
+            idle_count: s.idle,
+            starting_count: s.starting,
+            unknown_count: s.unknown,
+            terminating_count: s.terminating,
+            total_count: s.total,
+            desired_replicas: s.desired,
+            replacing_count: s.replacing,
+            selector: s.selector,
+            last_decision: s.last_decision,
+            policy: s.policy,
+            conditions: s.conditions,
+        }
+    }
+}
+
+impl From<HotStandbyJobStatus> for PoolStatus {
+    fn from(s: HotStandbyJobStatus) -> Self {
+        Self {
+            observed_generation: s.observed_generation,
+            busy: s.busy_count,
+            idle: s.idle_count,
+            starting: s.starting_count,
+            unknown: s.unknown_count,
+            terminating: s.terminating_count,
+            total: s.active_jobs,
+            desired: s.desired_active,
+            replacing: s.replacing_count,
+            jobs: Some(JobCounts {
+                pods: s.active_count,
+                jobs: s.child_jobs,
+                active: s.active_jobs,
+                completed: s.completed_jobs,
+                failed: s.failed_jobs,
+            }),
+            selector: s.selector,
+            last_decision: s.last_decision,
+            policy: s.policy,
+            conditions: s.conditions,
+        }
+    }
+}
+
+impl PoolStatus {
+    /// The status of a HotStandbyJob, written now.
+    pub fn of_jobs(self, now: Timestamp) -> HotStandbyJobStatus {
+        let jobs = self.jobs.unwrap_or_default();
+        HotStandbyJobStatus {
+            observed_generation: self.observed_generation,
+            busy_count: self.busy,
+            idle_count: self.idle,
+            starting_count: self.starting,
+            unknown_count: self.unknown,
+            terminating_count: self.terminating,
+            replacing_count: self.replacing,
+            active_count: jobs.pods,
+            desired_active: self.desired,
+            child_jobs: jobs.jobs,
+            active_jobs: self.total,
+            completed_jobs: jobs.completed,
+            failed_jobs: jobs.failed,
+            last_sync_time: Some(now),
+            selector: self.selector,
+            last_decision: self.last_decision,
+            policy: self.policy,
+            conditions: self.conditions,
+        }
+    }
+}
+
+/// What the object itself says.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// spec.paused
+    pub paused: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Its selector as a string.
+    pub selector: Option<String>,
+    /// jobTemplate.activeDeadlineSeconds, which counts the time as standby, too.
+    pub deadline_seconds: Option<i64>,
+    /// What members are called.
+    pub members: &'static str,
+}
 
 /// What the shell knows beside the plan.
 #[derive(Clone, Debug, Default)]
@@ -27,49 +174,56 @@ pub struct Facts {
     pub creation_error: Option<String>,
     /// Pods that are not Ready after the start-up timeout: how many, and why the first is not.
     pub not_starting: Option<(u32, String)>,
+    /// Jobs, where they are the members.
+    pub jobs: Option<JobCounts>,
 }
 
 /// Builds the status. It takes over from the previous one what must not flip: transition times, and that the
 /// pool of this generation was once filled.
 #[allow(clippy::too_many_arguments)]
 pub fn status(
-    object: &HotStandbyDeployment,
-    previous: &HotStandbyDeploymentStatus,
+    about: &About,
+    previous: &PoolStatus,
     counts: &Counts,
     decision: &Decision,
     plan: &Plan,
     keeps_failing: bool,
     facts: &Facts,
     now: Timestamp,
-) -> HotStandbyDeploymentStatus {
-    let spec = &object.spec;
-    let generation = object.metadata.generation;
+) -> PoolStatus {
+    let generation = about.generation;
+    let members = about.members;
     let mut c = Conditions::new(&previous.conditions, generation, now);
 
     let was_ready = previous.observed_generation == generation && is_true(&previous.conditions, "Ready");
     let filled = counts.current >= decision.applied && counts.starting == 0;
-    let stalled = stalled(plan, keeps_failing, facts);
+    let stalled = stalled(members, plan, keeps_failing, facts);
     let ready = was_ready || (filled && facts.template_error.is_none());
-    if spec.paused {
-        c.set("Ready", ready, "Paused", "spec.paused is true: no pod is created or removed");
-    } else if object.metadata.deletion_timestamp.is_some() {
-        let words = format!("the object is being deleted; {} pods are still at work", counts.current);
+    if about.paused {
+        c.set(
+            "Ready",
+            ready,
+            "Paused",
+            format!("spec.paused is true: none of the {members} are created or removed"),
+        );
+    } else if about.deleting {
+        let words = format!("the object is being deleted; {} {members} are still at work", counts.current);
         c.set("Ready", false, "Draining", words);
     } else if ready {
         c.set("Ready", true, "Filled", "the pool of this generation was filled");
     } else if let Some((reason, words)) = &stalled {
         c.set("Ready", false, reason, words.clone());
     } else {
-        let words = format!("{} of {} pods are Ready", counts.ready, decision.applied);
+        let words = format!("{} of {} {members} are Ready", counts.ready, decision.applied);
         c.set("Ready", false, "Filling", words);
     }
     if counts.idle > 0 {
-        c.set("StandbyAvailable", true, "Idle", "at least one pod is idle and Ready");
+        c.set("StandbyAvailable", true, "Idle", format!("at least one of the {members} is idle and Ready"));
     } else {
-        c.set("StandbyAvailable", false, "NoneIdle", "no pod is idle and Ready");
+        c.set("StandbyAvailable", false, "NoneIdle", format!("none of the {members} is idle and Ready"));
     }
-    if !ready && stalled.is_none() && !spec.paused {
-        c.set("Reconciling", true, "Filling", "pods of this generation are starting");
+    if !ready && stalled.is_none() && !about.paused {
+        c.set("Reconciling", true, "Filling", format!("{members} of this generation are starting"));
     }
     if let Some((reason, words)) = &stalled {
         c.set("Stalled", true, reason, words.clone());
@@ -83,31 +237,42 @@ pub fn status(
     match &facts.template_error {
         Some(error) => c.set("TemplateValid", false, "Refused", error.clone()),
         None if facts.template_tried => {
-            c.set("TemplateValid", true, "Accepted", "the API server accepts pods made from the template");
+            c.set(
+                "TemplateValid",
+                true,
+                "Accepted",
+                format!("the API server accepts {members} made from the template"),
+            );
         }
         None => {}
     }
     if !facts.conflicts.is_empty() {
         let words = format!(
-            "pods that this object does not own have names that it needs: {}; remove or rename them",
+            "{members} that this object does not own have names that it needs: {}; remove or rename them",
             facts.conflicts.join(", ")
         );
         c.set("Conflict", true, "NameTaken", words);
     }
 
-    HotStandbyDeploymentStatus {
+    if let Some(seconds) = about.deadline_seconds {
+        let words = format!(
+            "jobTemplate.activeDeadlineSeconds is {seconds}: the time as standby counts, so that work is ended {seconds} s after its pod began to wait; bound the work itself instead, and idleness by maxIdleSeconds"
+        );
+        c.set("DeadlineEndsWork", true, "ActiveDeadlineSeconds", words);
+    }
+
+    PoolStatus {
         observed_generation: generation,
-        busy_count: counts.busy,
-        idle_count: counts.idle,
-        starting_count: counts.starting,
-        unknown_count: counts.unknown,
-        terminating_count: counts.terminating,
-        total_count: counts.current,
-        desired_replicas: decision.applied,
-        replacing_count: plan.replacing,
-        selector: Some(
-            spec.selector.match_labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","),
-        ),
+        busy: counts.busy,
+        idle: counts.idle,
+        starting: counts.starting,
+        unknown: counts.unknown,
+        terminating: counts.terminating,
+        total: counts.current,
+        desired: decision.applied,
+        replacing: plan.replacing,
+        jobs: facts.jobs,
+        selector: about.selector.clone(),
         last_decision: Some(DecisionSummary {
             time: Some(now),
             by: facts.by.clone(),
@@ -118,7 +283,7 @@ pub fn status(
             ),
             raw: decision.raw,
             applied: decision.applied,
-            limited_by: if spec.paused {
+            limited_by: if about.paused {
                 "paused".to_owned()
             } else if decision.limited_by == super::LimitedBy::None && plan.surplus > 0 {
                 "delay".to_owned()
@@ -132,7 +297,7 @@ pub fn status(
     }
 }
 
-fn stalled(plan: &Plan, keeps_failing: bool, facts: &Facts) -> Option<(String, String)> {
+fn stalled(members: &str, plan: &Plan, keeps_failing: bool, facts: &Facts) -> Option<(String, String)> {
     if let Some(error) = &facts.template_error {
         return Some(("TemplateRefused".to_owned(), error.clone()));
     }
@@ -140,12 +305,16 @@ fn stalled(plan: &Plan, keeps_failing: bool, facts: &Facts) -> Option<(String, S
         return Some(("CreationRefused".to_owned(), error.clone()));
     }
     if let Some((count, why)) = &facts.not_starting {
-        let old = if plan.replacing > 0 { "; the pods that they should replace stay" } else { "" };
-        let words = format!("{count} pods are not Ready after startupTimeoutSeconds: {why}{old}");
+        let old = if plan.replacing > 0 {
+            format!("; the {members} that they should replace stay")
+        } else {
+            String::new()
+        };
+        let words = format!("{count} {members} are not Ready after startupTimeoutSeconds: {why}{old}");
         return Some(("PodsNotStarting".to_owned(), words));
     }
     if keeps_failing {
-        let words = plan.held_back.clone().unwrap_or_else(|| "pods keep failing".to_owned());
+        let words = plan.held_back.clone().unwrap_or_else(|| format!("{members} keep failing"));
         return Some(("PodsKeepFailing".to_owned(), words));
     }
     None
@@ -153,8 +322,8 @@ fn stalled(plan: &Plan, keeps_failing: bool, facts: &Facts) -> Option<(String, S
 
 /// Whether two statuses differ in more than the last decision's time and inputs, which alone are not worth a
 /// write (I10). Of failures in a row only each doubling is.
-pub fn differs(a: &HotStandbyDeploymentStatus, b: &HotStandbyDeploymentStatus) -> bool {
-    let strip = |s: &HotStandbyDeploymentStatus| {
+pub fn differs(a: &PoolStatus, b: &PoolStatus) -> bool {
+    let strip = |s: &PoolStatus| {
         let mut s = s.clone();
         if let Some(d) = &mut s.last_decision {
             d.time = None;
@@ -174,9 +343,9 @@ mod tests {
 
     #[test]
     fn i10_failures_in_a_row_are_written_when_they_double() {
-        let failed = |failures_in_a_row| HotStandbyDeploymentStatus {
+        let failed = |failures_in_a_row| PoolStatus {
             policy: Some(PolicyStatus { failures_in_a_row, ..PolicyStatus::default() }),
-            ..HotStandbyDeploymentStatus::default()
+            ..PoolStatus::default()
         };
         let written: Vec<u32> =
             (1..20).filter(|count| differs(&failed(count - 1), &failed(*count))).collect();
