@@ -79,6 +79,8 @@ pub struct PoolState {
     /// Calls of `validate` in a row that gave no answer.
     pub(crate) refusals_in_a_row: u32,
     pub(crate) failures: u32,
+    /// The generation that was looked at last.
+    generation: Option<i64>,
     pub(crate) last_error: Option<String>,
     /// A policy that fails is not asked again before then: it is most often the costly ones that fail.
     pub(crate) quiet_until: Option<Instant>,
@@ -139,8 +141,8 @@ impl PoolState {
             return;
         }
         self.failures = if error.is_some() { self.failures.saturating_add(1) } else { 0 };
-        self.quiet_until =
-            error.is_some().then(|| Instant::now() + Duration::from_secs(1 << self.failures.min(6)));
+        let cost = self.active.as_ref().map(|active| active.policy.last_cost()).unwrap_or_default();
+        self.quiet_until = error.is_some().then(|| Instant::now() + patience(self.failures, cost));
         self.last_error = error;
     }
 
@@ -161,6 +163,19 @@ impl PoolState {
         pods.extend(unseen);
         pods
     }
+}
+
+/// How long a policy that failed so many times in a row is not asked again: 2, 4, 8 … 64 s, and longer where
+/// failing is costly, so that even hundreds of loops leave the processor to others. Each then takes a hundredth of a
+/// processor at first and a thousandth later on; one that was mended by hand is tried at once.
+fn patience(failures: u32, cost: Duration) -> Duration {
+    let doubling = Duration::from_secs(1 << failures.min(6));
+    let by_cost = if failures <= 1 {
+        (cost * 100).min(Duration::from_secs(30))
+    } else {
+        (cost * 1000).min(Duration::from_secs(300))
+    };
+    doubling.max(by_cost)
 }
 
 /// One look at an object.
@@ -186,6 +201,11 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let state = context.pool(uid, &key, || PoolState::start(pool));
     let mut state = state.lock().await;
     let touched = context.owners.take_touched(&key);
+    if state.generation != pool.meta().generation {
+        // Other limits or another configuration may be the remedy.
+        state.generation = pool.meta().generation;
+        state.quiet_until = None;
+    }
     let now = Timestamp::now();
 
     let mut seen = Seen::of(context, pool);
@@ -194,7 +214,8 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         // Pods that were made and are not shown yet are judged, too.
         seen.pods = members.clone();
     }
-    if draining && members.is_empty() {
+    // Finished Jobs are left to the garbage collector.
+    if draining && members.iter().all(|m| seen.jobs.is_some() && m.phase.is_terminal()) {
         apply::finalize(context, pool, false).await.map_err(ReconcileError::Finalizer)?;
         return Ok(Action::await_change());
     }
@@ -334,5 +355,19 @@ fn sample(state: &mut PoolState, counts: &Counts, now: Timestamp) {
         if state.history.len() > HISTORY {
             state.history.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_policy_is_asked_again_the_later_the_more_it_costs() {
+        let seconds =
+            |failures, milliseconds| patience(failures, Duration::from_millis(milliseconds)).as_secs_f64();
+        assert_eq!([1, 2, 3, 6, 60].map(|failures| seconds(failures, 0)), [2.0, 4.0, 8.0, 64.0, 64.0]);
+        assert_eq!([1, 2, 9].map(|failures| seconds(failures, 100)), [10.0, 100.0, 100.0]);
+        assert_eq!([1, 2].map(|failures| seconds(failures, 10_000)), [30.0, 300.0]);
     }
 }

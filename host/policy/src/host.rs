@@ -261,6 +261,7 @@ impl Inner {
             if given != limits && matches!(answer, Err(CallError::Timeout { .. })) {
                 return Ran::CutOff;
             }
+            policy.lane.note(timing.total());
             let outcome = answer.as_ref().err().map_or("ok", CallError::kind);
             policy.observer.called(&policy.digest, call, outcome, timing);
             // Nobody may be left to hear it, which is fine.

@@ -35,6 +35,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// How long its last call ran, for whomever that was: what asking it again may cost.
+    pub fn last_cost(&self) -> std::time::Duration {
+        self.linked.lane.cost()
+    }
+
     /// The digest of the component's bytes.
     pub fn digest(&self) -> &Digest {
         &self.linked.digest

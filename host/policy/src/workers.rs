@@ -44,12 +44,28 @@ pub(crate) struct Lane {
     id: u64,
     /// Whether the last call was.
     quick: AtomicBool,
+    /// Nanoseconds that the last call ran.
+    cost: AtomicU64,
 }
 
 impl Lane {
     pub(crate) fn new() -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Arc::new(Self { id: NEXT.fetch_add(1, Relaxed), quick: AtomicBool::new(true) })
+        Arc::new(Self {
+            id: NEXT.fetch_add(1, Relaxed),
+            quick: AtomicBool::new(true),
+            cost: AtomicU64::new(0),
+        })
+    }
+
+    /// Notes how long a call ran.
+    pub(crate) fn note(&self, cost: Duration) {
+        self.cost.store(u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// How long the last call ran.
+    pub(crate) fn cost(&self) -> Duration {
+        Duration::from_nanos(self.cost.load(Relaxed))
     }
 }
 

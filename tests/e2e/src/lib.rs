@@ -4,19 +4,22 @@
 pub mod audit;
 pub mod flips;
 pub mod guests;
+pub mod jobs;
 pub mod operator;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
 use serde_json::{Value, json};
-use stoker_api::{HotStandbyDeployment, keys};
+use stoker_api::{HotStandbyDeployment, HotStandbyJob, keys};
 
 use crate::operator::Operator;
 
@@ -134,7 +137,11 @@ impl World {
 
     /// The pool's pods that exist and have neither ended nor are terminating, by name.
     pub async fn alive(&self, name: &str) -> Result<Vec<Pod>> {
-        let uid = self.pool(name).await?.uid().unwrap_or_default();
+        self.alive_of(&self.pool(name).await?.uid().unwrap_or_default()).await
+    }
+
+    /// The pods of the object with a UID that exist and have neither ended nor are terminating, by name.
+    pub async fn alive_of(&self, uid: &str) -> Result<Vec<Pod>> {
         let params = ListParams::default().labels(&format!("{}={uid}", keys::OWNER_UID));
         let mut pods: Vec<Pod> = self.pods().list(&params).await?.items.into_iter().filter(alive).collect();
         pods.sort_by_key(|p| p.name_any());
@@ -249,6 +256,18 @@ impl World {
             let status = serde_json::to_string_pretty(&json!({"spec": pool.spec, "status": pool.status}));
             text += &format!("--- {name}\n{}\n", status.unwrap_or_default());
         }
+        let jobs: Api<HotStandbyJob> = Api::namespaced(self.client.clone(), &self.namespace);
+        if let Ok(pool) = jobs.get(name).await {
+            let status = serde_json::to_string_pretty(&json!({"spec": pool.spec, "status": pool.status}));
+            text += &format!("--- {name}\n{}\n", status.unwrap_or_default());
+        }
+        let jobs: Api<Job> = Api::namespaced(self.client.clone(), &self.namespace);
+        for job in jobs.list(&ListParams::default()).await.into_iter().flatten() {
+            let going = if job.metadata.deletion_timestamp.is_some() { ", terminating" } else { "" };
+            let conditions = job.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+            let conditions: Vec<_> = conditions.iter().map(|c| format!("{}={}", c.type_, c.status)).collect();
+            text += &format!("Job {}{going} {conditions:?}\n", job.name_any());
+        }
         if let Ok(pods) = self.pods().list(&ListParams::default()).await {
             text += "--- pods\n";
             for pod in pods {
@@ -335,7 +354,11 @@ async fn apply_crds(client: &Client) -> Result<()> {
 
 /// The condition of a pool's status, as (status, reason, message).
 pub fn condition(pool: &HotStandbyDeployment, type_: &str) -> Option<(String, String, String)> {
-    let found = pool.status.as_ref()?.conditions.iter().find(|c| c.type_ == type_)?;
+    condition_of(&pool.status.as_ref()?.conditions, type_)
+}
+
+fn condition_of(conditions: &[Condition], type_: &str) -> Option<(String, String, String)> {
+    let found = conditions.iter().find(|c| c.type_ == type_)?;
     Some((found.status.clone(), found.reason.clone(), found.message.clone()))
 }
 

@@ -15,7 +15,7 @@ use stoker_e2e::{World, condition};
 #[ignore = "needs the local cluster: make e2e"]
 async fn busy_pods_are_replaced_and_the_surplus_goes_after_the_delay() -> Result<()> {
     let world = World::start("flip").await?;
-    world.apply_pool("game", json!({"idleTarget": 3, "scaleDownDelaySeconds": 6})).await?;
+    world.apply_pool("game", json!({"idleTarget": 3, "scaleDownDelaySeconds": 600})).await?;
     world.counts("game", 0, 3, 3).await?;
     let first = world.alive("game").await?;
 
@@ -23,9 +23,10 @@ async fn busy_pods_are_replaced_and_the_surplus_goes_after_the_delay() -> Result
     world.counts("game", 2, 3, 5).await?;
 
     world.set_busy(&first[..2], false).await?;
-    world
-        .holds("game", Duration::from_millis(2500), "five pods within the delay", |pods| pods.len() == 5)
-        .await?;
+    world.counts("game", 0, 5, 5).await?;
+    let told = world.pool("game").await?.status.unwrap().last_decision.unwrap();
+    assert_eq!((told.applied, told.limited_by.as_str()), (3, "delay"), "the surplus waits");
+    world.patch_pool("game", json!({"scaleDownDelaySeconds": 0})).await?;
     world.counts("game", 0, 3, 3).await?;
     let left: Vec<_> = world.alive("game").await?.iter().map(|p| p.uid()).collect();
     assert_eq!(left, first.iter().map(|p| p.uid()).collect::<Vec<_>>(), "the youngest go");

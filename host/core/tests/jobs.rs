@@ -1,0 +1,142 @@
+//! What a Job does follows from its pods, and what is left of Jobs from limits.
+#![allow(clippy::unwrap_used)]
+
+mod fixtures;
+
+use std::collections::BTreeMap;
+
+use fixtures::{at, busy, in_phase, pod, ready, schedule};
+use stoker_api::BusyProbe;
+use stoker_core::pool::jobs::{
+    Finished, History, JobPods, JobView, beyond_history, predecessor, remember_jobs,
+};
+use stoker_core::pool::{JobCounts, Snapshot};
+use stoker_core::verdict::{Judgement, PodMemories, Verdict, judge, remember};
+use stoker_core::{Phase, PodView};
+
+fn job(slot: u32, parallelism: u32) -> JobView {
+    JobView {
+        name: format!("work-{slot}"),
+        uid: format!("job-{slot}"),
+        resource_version: "7".to_owned(),
+        slot: Some(slot),
+        created: at(i64::from(slot)),
+        terminating: false,
+        finished: None,
+        parallelism,
+        completions: Some(parallelism),
+        succeeded: 0,
+        failed: 0,
+        template_hash: Some("0".to_owned()),
+        annotations: BTreeMap::new(),
+    }
+}
+
+fn finished(slot: u32, well: bool, ended: i64) -> JobView {
+    JobView { finished: Some(Finished { well, at: Some(at(ended)), why: None }), ..job(slot, 1) }
+}
+
+/// The verdict on a Job with these pods.
+fn verdict(job: &JobView, pods: &[PodView]) -> Verdict {
+    let probe = BusyProbe::default();
+    let judged: Vec<Judgement> = pods.iter().map(|p| judge(p, &probe, None)).collect();
+    let mut of_pods = PodMemories::new();
+    remember(&mut of_pods, pods, &judged, &judged, at(100));
+    let jobs = [JobPods { job, pods }];
+    let members = [jobs[0].member()];
+    let mut of_jobs = PodMemories::new();
+    remember_jobs(&mut of_jobs, &jobs, &members, &of_pods, at(100));
+    Snapshot { pods: &members, memories: &of_jobs }.verdict(&members[0])
+}
+
+#[test]
+fn i1_a_job_does_what_the_busiest_of_its_pods_does() {
+    let lost = || {
+        let mut pod = ready(9, at(0));
+        fixtures::set(&mut pod, "Ready", "Unknown", at(50));
+        pod
+    };
+    let bound = || {
+        let mut pod = pod(8, at(0));
+        schedule(&mut pod, at(0));
+        pod
+    };
+    let (idle, at_work) = (|slot| ready(slot, at(0)), busy(5, at(0)));
+    let cases: &[(&str, u32, Vec<PodView>, Verdict)] = &[
+        ("no pods yet", 1, vec![], Verdict::Starting),
+        ("pending", 1, vec![bound()], Verdict::Starting),
+        ("idle", 1, vec![idle(0)], Verdict::Idle),
+        ("busy", 1, vec![at_work.clone()], Verdict::Busy),
+        ("its node does not answer", 1, vec![lost()], Verdict::Unknown),
+        ("all idle", 3, vec![idle(0), idle(1), idle(2)], Verdict::Idle),
+        ("one is missing", 3, vec![idle(0), idle(1)], Verdict::Starting),
+        ("one is pending", 2, vec![idle(0), bound()], Verdict::Starting),
+        ("one is busy", 3, vec![idle(0), at_work.clone(), bound()], Verdict::Busy),
+        ("one busy, one lost", 2, vec![lost(), at_work.clone()], Verdict::Busy),
+        ("one lost, one idle", 2, vec![lost(), idle(0)], Verdict::Unknown),
+        ("one is through", 2, vec![in_phase(idle(0), Phase::Succeeded), idle(1)], Verdict::Busy),
+    ];
+    for (what, parallelism, pods, expected) in cases {
+        assert_eq!(verdict(&job(0, *parallelism), pods), *expected, "{what}");
+    }
+    // The last one of three is at it: no more are wanted.
+    let begun = JobView { succeeded: 2, ..job(0, 3) };
+    assert_eq!(verdict(&begun, &[idle(0)]), Verdict::Busy);
+}
+
+#[test]
+fn a_job_between_two_pods_is_not_one_that_nobody_has_used() {
+    let fresh = JobPods { job: &job(0, 1), pods: &[] }.member();
+    assert_eq!(fresh.node, None, "it may go at once");
+    let retried = JobView { failed: 1, ..job(0, 1) };
+    assert!(JobPods { job: &retried, pods: &[] }.member().node.is_some());
+}
+
+#[test]
+fn a_member_is_ready_when_all_of_its_pods_are() {
+    let two = job(0, 2);
+    let ready = |pods: &[PodView]| JobPods { job: &two, pods }.member().ready();
+    assert!(!ready(&[fixtures::ready(0, at(0))]));
+    assert!(!ready(&[fixtures::ready(0, at(0)), pod(1, at(0))]));
+    assert!(ready(&[fixtures::ready(0, at(0)), fixtures::ready(1, at(0))]));
+}
+
+#[test]
+fn finished_jobs_beyond_the_limits_go_the_oldest_first() {
+    let jobs = [
+        finished(0, true, 30),
+        finished(1, false, 10),
+        finished(2, true, 20),
+        finished(3, true, 40),
+        job(4, 1),
+    ];
+    let gone = |completed, failed| -> Vec<u32> {
+        beyond_history(&jobs, History { completed, failed }).iter().map(|j| j.slot.unwrap()).collect()
+    };
+    assert_eq!(gone(None, None), [0_u32; 0]);
+    assert_eq!(gone(Some(1), None), [2, 0]);
+    assert_eq!(gone(Some(3), Some(0)), [1]);
+    assert_eq!(gone(Some(0), Some(1)), [2, 0, 3]);
+}
+
+#[test]
+fn i2_the_successor_of_a_job_is_named_after_the_last_one_that_finished_in_its_slot() {
+    let older = JobView { uid: "older".to_owned(), ..finished(3, true, 10) };
+    let newer = JobView { uid: "newer".to_owned(), created: at(20), ..finished(3, false, 30) };
+    let running = job(4, 1);
+    let jobs = [newer.clone(), older, running];
+    assert_eq!(predecessor(&jobs, 3), Some(&newer));
+    assert_eq!(predecessor(&jobs, 4), None);
+    assert_eq!(predecessor(&jobs, 5), None);
+}
+
+#[test]
+fn jobs_are_counted_by_what_became_of_them() {
+    let going = JobView { terminating: true, ..job(3, 1) };
+    let (done, failed, active) = (finished(0, true, 1), finished(1, false, 1), job(2, 2));
+    let pods = [ready(0, at(0)), in_phase(ready(1, at(0)), Phase::Failed)];
+    let none: &[PodView] = &[];
+    let jobs = [(&done, none), (&failed, none), (&active, &pods[..]), (&going, none)];
+    let counts = JobCounts::of(&jobs.map(|(job, pods)| JobPods { job, pods }));
+    assert_eq!(counts, JobCounts { pods: 1, jobs: 4, active: 1, completed: 1, failed: 1 });
+}
