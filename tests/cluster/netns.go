@@ -22,6 +22,8 @@ func createNamespace(l layout) error {
 		{"-n", ns, "link", "set", "lo", "up"},
 		{"-n", ns, "link", "add", bridgeName, "type", "bridge"},
 		{"-n", ns, "addr", "add", nodeCIDR, "dev", bridgeName},
+		// All simulated nodes share one address; commands in their pods are served there.
+		{"-n", ns, "addr", "add", simNodeIP + "/32", "dev", bridgeName},
 		{"-n", ns, "link", "set", bridgeName, "up"},
 		// Service addresses need a route before the firewall rewrites them; there is no way out.
 		{"-n", ns, "route", "add", "default", "dev", bridgeName},

@@ -49,6 +49,7 @@ func identities() []identity {
 	return []identity{
 		servingIdentity(),
 		{file: "kubelet-serving", user: "kubelet", names: []string{realNodeName}, ips: []string{nodeIP}},
+		{file: "simulated-serving", user: "simulated", ips: []string{simNodeIP}},
 		{file: "apiserver-to-kubelet", user: "kube-apiserver-kubelet-client", groups: masters},
 		{file: "admin", user: "admin", groups: masters},
 		// The supervisor's own requests stay apart from the users' in the audit log.

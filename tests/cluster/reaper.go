@@ -55,6 +55,14 @@ func reap(ctx context.Context, kubeconfig string) error {
 	nodes.Informer()
 	factory.Start(ctx.Done())
 	factory.WaitForCacheSync(ctx.Done())
+	if cert := os.Getenv("STOKER_EXEC_CERT"); cert != "" {
+		go func() {
+			if err := serveExec(ctx, pods.Lister(), cert, os.Getenv("STOKER_EXEC_KEY")); err != nil {
+				fmt.Fprintln(os.Stderr, "commands in simulated pods:", err)
+				os.Exit(1)
+			}
+		}()
+	}
 	reapOne := func(name cache.ObjectName) error {
 		pod, err := pods.Lister().Pods(name.Namespace).Get(name.Name)
 		if err != nil || !reapable(pod) {

@@ -45,6 +45,13 @@ func choosePorts(l layout, inNamespace bool) (ports, error) {
 
 func (s *supervisor) controlPlane() []spec {
 	l, p, self := s.layout, s.ports, s.layout.bin("stoker-cluster")
+	simulation := []string{"STOKER_REAP=" + l.partConfig("kwok")}
+	nodePort := []string{}
+	if s.inside != nil {
+		simulation = append(simulation,
+			"STOKER_EXEC_CERT="+l.pki("simulated-serving.crt"), "STOKER_EXEC_KEY="+l.pki("simulated-serving.key"))
+		nodePort = []string{fmt.Sprintf("--node-port=%d", simExecPort)}
+	}
 	etcd := fmt.Sprintf("http://127.0.0.1:%d", p.etcd)
 	bind := "0.0.0.0"
 	advertise := []string{"--advertise-address=" + nodeIP}
@@ -111,7 +118,7 @@ func (s *supervisor) controlPlane() []spec {
 		},
 		{
 			name: "kwok", exe: self,
-			args: []string{"kwok",
+			args: append([]string{"kwok",
 				"--kubeconfig=" + l.partConfig("kwok"),
 				"--config=" + l.config("stages.yaml"),
 				"--v=WARN",
@@ -120,8 +127,8 @@ func (s *supervisor) controlPlane() []spec {
 				"--node-lease-duration-seconds=12",
 				"--cidr=" + simPodCIDR, "--node-ip=" + simNodeIP,
 				"--server-address=" + loopback(p.kwok),
-			},
-			env:   []string{"STOKER_REAP=" + l.partConfig("kwok")},
+			}, nodePort...),
+			env:   simulation,
 			ready: s.httpOK(fmt.Sprintf("http://127.0.0.1:%d/healthz", p.kwok)), waits: "/healthz",
 		},
 	}

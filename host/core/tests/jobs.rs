@@ -25,6 +25,7 @@ fn job(slot: u32, parallelism: u32) -> JobView {
         finished: None,
         parallelism,
         completions: Some(parallelism),
+        active: 0,
         succeeded: 0,
         failed: 0,
         template_hash: Some("0".to_owned()),
@@ -90,6 +91,14 @@ fn a_job_between_two_pods_is_not_one_that_nobody_has_used() {
     assert_eq!(fresh.node, None, "it may go at once");
     let retried = JobView { failed: 1, ..job(0, 1) };
     assert!(JobPods { job: &retried, pods: &[] }.member().node.is_some());
+}
+
+#[test]
+fn i1_a_job_whose_pod_the_watch_has_not_shown_yet_is_not_free_to_go() {
+    let running = JobView { active: 1, ..job(0, 1) };
+    assert!(JobPods { job: &running, pods: &[] }.member().node.is_some());
+    let unbound = [pod(0, at(0))];
+    assert_eq!(JobPods { job: &running, pods: &unbound }.member().node, None);
 }
 
 #[test]

@@ -154,6 +154,17 @@ fn force_remove_removes_a_busy_pod_and_only_the_word_true_does() {
 }
 
 #[test]
+fn no_idle_pod_goes_for_one_that_is_not_ready_yet() {
+    let mut pods =
+        vec![ready(0, at(0)), ready(1, at(0)), ready(2, at(0)), bound(3, at(90)), bound(4, at(90))];
+    assert!(once(&pods, spec(3, 10)).removals().is_empty(), "five for three, two of which only start");
+    make_ready(&mut pods[3], at(95));
+    assert_eq!(once(&pods, spec(3, 10)).removals(), [(3, Surplus)]);
+    // Below that number standby goes whatever starts.
+    assert_eq!(once(&pods, spec(1, 10)).removals().len(), 3);
+}
+
+#[test]
 fn a_forced_removal_is_one_of_the_surplus_and_costs_no_idle_pod_beside_it() {
     let pods = [ready(0, at(0)), forced(ready(1, at(0))), ready(2, at(50))];
     assert_eq!(once(&pods, spec(2, 10)).removals(), [(1, Forced)]);

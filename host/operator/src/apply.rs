@@ -5,7 +5,9 @@ use std::time::Duration;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{
+    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+};
 use kube::core::request::Request;
 use serde_json::{Value, json};
 use stoker_api::keys;
@@ -177,7 +179,8 @@ pub async fn remove_finished(
 
 /// Removes a Job that stands by: its pods first, each in the version in which it was seen idle, and then the Job itself
 /// (I1). Kubernetes starts no other pod meanwhile (podReplacementPolicy Failed). A Job of which no pod was seen goes only
-/// in the version in which it had none. A pod that changed is spared, and the Job with it.
+/// in the version in which it had none, and if the API server knows of none either. A pod that changed is spared, and
+/// the Job with it.
 pub async fn remove_job(
     context: &Context,
     namespace: &str,
@@ -194,7 +197,20 @@ pub async fn remove_job(
             return Ok(false);
         }
     }
-    let version = if alive().next().is_none() { resource_version } else { None };
+    let mut version = None;
+    if alive().next().is_none() && resource_version.is_some() {
+        let api: Api<SlimPod> = Api::namespaced(context.client.clone(), namespace);
+        let params = ListParams::default().labels(&format!("batch.kubernetes.io/controller-uid={uid}"));
+        if timed(api.list_metadata(&params))
+            .await?
+            .items
+            .iter()
+            .any(|p| p.metadata.deletion_timestamp.is_none())
+        {
+            return Ok(false);
+        }
+        version = resource_version;
+    }
     // In the foreground: the Job holds its slot until its pods are gone (I2).
     let foreground = Some(PropagationPolicy::Foreground);
     remove::<SlimJob>(context, namespace, name, uid, version, foreground).await

@@ -36,6 +36,7 @@ impl Default for SlimSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct SlimStatus {
+    active: u32,
     succeeded: u32,
     failed: u32,
     conditions: Vec<SlimCondition>,
@@ -73,6 +74,7 @@ impl SlimJob {
             }),
             parallelism: self.spec.parallelism,
             completions: self.spec.completions,
+            active: self.status.active,
             succeeded: self.status.succeeded,
             failed: self.status.failed,
             template_hash: labels.get(keys::TEMPLATE_HASH).cloned(),

@@ -232,8 +232,9 @@ async fn a_quota_is_told_and_the_pool_fills_when_it_is_lifted() -> Result<()> {
     assert_eq!(reason, "CreationRefused");
     assert!(words.contains("exceeded quota"), "{words}");
     // Back-off, not a spin: a look every now and then.
-    let tries = || world.operator.as_ref().unwrap().log().matches("refuses a pod").count();
+    let tries = || world.operator.as_ref().unwrap().log().matches("refuses a member").count();
     let before = tries();
+    assert!(before >= 1, "the log tells refusals");
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(tries() - before <= 1, "{} tries in 3 s", tries() - before);
 

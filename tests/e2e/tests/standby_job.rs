@@ -450,7 +450,13 @@ async fn i1_i2_hold_for_jobs_when_the_operator_is_killed_over_and_over() -> Resu
     }
     let events = watch.events();
     let created = events.iter().filter(|e| matches!(e, PodEvent::Created { .. })).count();
-    assert_eq!(created, 3 + 3 * KILLS as usize / 2, "each scale-up made what was missing and no more");
+    let wanted = 3 + 3 * KILLS as usize / 2;
+    if created != wanted {
+        println!("{}", world.operator().log());
+        panic!(
+            "each scale-up makes what is missing and no more: {created} made, {wanted} wanted: {events:#?}"
+        );
+    }
     let at_work = events.iter().find(|e| matches!(e, PodEvent::Deleted { busy: true, .. }));
     assert!(at_work.is_none(), "I1: {at_work:?}");
     world.finish().await

@@ -41,6 +41,8 @@ pub struct JobView {
     pub parallelism: u32,
     /// Pods that must succeed; None = any one.
     pub completions: Option<u32>,
+    /// Pods that Kubernetes counts as running or pending.
+    pub active: u32,
     /// Pods that have succeeded.
     pub succeeded: u32,
     /// Pods that have failed.
@@ -73,9 +75,14 @@ impl JobPods<'_> {
         self.pods.iter().filter(|p| p.alive())
     }
 
-    /// A pod of it has ended: what it did is not known any more, so that the Job is not one that nobody has used.
+    /// It has had pods. What those did is not known any more, so that the Job is not one that nobody has used.
     fn has_history(&self) -> bool {
-        self.job.succeeded + self.job.failed > 0 || self.pods.iter().any(|p| p.phase.is_terminal())
+        self.job.succeeded + self.job.failed > 0 || self.pods.iter().any(|p| !p.alive())
+    }
+
+    /// Pods exist that the watch has not shown yet.
+    fn has_unseen(&self) -> bool {
+        self.job.active as usize > self.pods.iter().filter(|p| !p.phase.is_terminal()).count()
     }
 
     /// All of its pods exist and are Ready.
@@ -112,8 +119,10 @@ impl JobPods<'_> {
                 None => slowest.map_or(Phase::Pending, |p| p.phase),
             },
             terminating: job.terminating,
-            // A Job that had pods is not one that no node runs yet, also between two of them.
-            node: slowest.and_then(|p| p.node.clone()).or_else(|| self.has_history().then(|| "?".to_owned())),
+            // A Job that had pods, or has some unseen, is not one that no node runs yet.
+            node: slowest
+                .and_then(|p| p.node.clone())
+                .or_else(|| (self.has_history() || self.has_unseen()).then(|| "?".to_owned())),
             displaced: self.alive().any(|p| p.displaced),
             restarts: self.pods.iter().map(|p| p.restarts).sum(),
             waiting: self.alive().find_map(|p| p.waiting.clone()),

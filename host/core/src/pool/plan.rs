@@ -225,7 +225,10 @@ pub fn plan(
     let kept = floor.replicas.max(decision.applied.saturating_add(replacing.surge));
     let leave_now = counts.current.saturating_sub(kept).saturating_sub(gone);
     if leave_now > 0 {
-        let chosen = victims(snapshot, &decision.victims, settings, &actions, leave_now);
+        // A pod that is not Ready yet stands in for none that is: as long as it starts, no idle one goes for it.
+        let able = counts.current.saturating_sub(counts.starting);
+        let idle_now = able.saturating_sub(kept).saturating_sub(gone).min(leave_now);
+        let chosen = victims(snapshot, &decision.victims, settings, &actions, leave_now, idle_now);
         actions.extend(chosen);
     }
     let surplus = current.saturating_sub(decision.applied.saturating_add(replacing.surge));
@@ -319,6 +322,7 @@ fn victims(
     settings: &Settings,
     taken: &[Action],
     wanted: u32,
+    idle_wanted: u32,
 ) -> Vec<Action> {
     let taken: HashSet<&str> = taken
         .iter()
@@ -354,5 +358,14 @@ fn victims(
         })
         .collect();
     candidates.sort_by(|a, b| a.0.cmp(&b.0));
-    candidates.into_iter().take(wanted as usize).map(|(_, pod, reason)| removal(pod, reason)).collect()
+    let mut idle = 0;
+    candidates
+        .into_iter()
+        .filter(|(_, _, reason)| {
+            idle += u32::from(*reason == RemovalReason::Surplus);
+            *reason != RemovalReason::Surplus || idle <= idle_wanted
+        })
+        .take(wanted as usize)
+        .map(|(_, pod, reason)| removal(pod, reason))
+        .collect()
 }
