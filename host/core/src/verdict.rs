@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use stoker_api::{BusyProbe, BusyProbeMode, ConditionStatus};
 
 use crate::{Phase, PodView};
@@ -56,6 +56,10 @@ pub struct Judgement {
 /// What is remembered of a pod between two looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodMemory {
+    /// When it was first seen; of a pod that was no new one then, when it says that it was created.
+    pub seen: Timestamp,
+    /// When it was first seen Ready; of a pod that was Ready when it was first seen, since when it says that it is.
+    pub first_ready: Option<Timestamp>,
     /// It was Ready at some time.
     pub ever_ready: bool,
     /// The present verdict.
@@ -74,6 +78,8 @@ impl PodMemory {
     /// Of a pod that was just made.
     pub fn starting(now: Timestamp) -> Self {
         Self {
+            seen: now,
+            first_ready: None,
             ever_ready: false,
             verdict: Verdict::Starting,
             since: now,
@@ -81,6 +87,12 @@ impl PodMemory {
             probe: (Verdict::Starting, now),
             spent: false,
         }
+    }
+
+    /// Moves all moments by so much into the past.
+    pub(crate) fn shift(&mut self, by: SignedDuration) {
+        let moments = [&mut self.seen, &mut self.since, &mut self.probe.1];
+        moments.into_iter().chain(&mut self.first_ready).for_each(|at| *at -= by);
     }
 }
 
@@ -185,6 +197,8 @@ pub fn remember(
         let old = memories.get(&pod.uid);
         let verdict = judgement.verdict;
         let new = PodMemory {
+            seen: old.map_or_else(|| first_seen(pod, now), |m| m.seen),
+            first_ready: first_ready(pod, old, now),
             ever_ready: ever_ready(pod, old),
             verdict,
             since: old.filter(|m| m.verdict == verdict).map_or(now, |m| m.since),
@@ -199,5 +213,20 @@ pub fn remember(
             spent: judgement.spent || verdict == Verdict::Unknown && old.is_some_and(|m| m.spent),
         };
         memories.insert(pod.uid.clone(), new);
+    }
+}
+
+/// A new pod is as old as its first sight. Of another, as after a restart, only the pod itself can tell: by
+/// another's clock, so that it is never taken to be from the future.
+fn first_seen(pod: &PodView, now: Timestamp) -> Timestamp {
+    let new = pod.phase == Phase::Pending && pod.node.is_none() && pod.conditions.is_empty();
+    if new { now } else { pod.created.min(now) }
+}
+
+fn first_ready(pod: &PodView, old: Option<&PodMemory>, now: Timestamp) -> Option<Timestamp> {
+    let ready = || pod.condition("Ready").filter(|c| c.status == "True");
+    match old {
+        Some(old) => old.first_ready.or_else(|| ready().map(|_| now)),
+        None => ready().map(|c| c.since.map_or(now, |since| since.min(now))),
     }
 }

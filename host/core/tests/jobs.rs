@@ -1,11 +1,8 @@
 //! What a Job does follows from its pods, and what is left of Jobs from limits.
 #![allow(clippy::unwrap_used)]
 
-mod fixtures;
-
 use std::collections::BTreeMap;
 
-use fixtures::{at, busy, in_phase, pod, ready, schedule};
 use stoker_api::BusyProbe;
 use stoker_core::pool::jobs::{
     Finished, History, JobPods, JobView, beyond_history, predecessor, remember_jobs,
@@ -13,6 +10,7 @@ use stoker_core::pool::jobs::{
 use stoker_core::pool::{JobCounts, Snapshot};
 use stoker_core::verdict::{Judgement, PodMemories, Verdict, judge, remember};
 use stoker_core::{Phase, PodView};
+use stoker_sim::pods::{self, at, busy, in_phase, pod, ready, schedule};
 
 fn job(slot: u32, parallelism: u32) -> JobView {
     JobView {
@@ -54,7 +52,7 @@ fn verdict(job: &JobView, pods: &[PodView]) -> Verdict {
 fn i1_a_job_does_what_the_busiest_of_its_pods_does() {
     let lost = || {
         let mut pod = ready(9, at(0));
-        fixtures::set(&mut pod, "Ready", "Unknown", at(50));
+        pods::set(&mut pod, "Ready", "Unknown", at(50));
         pod
     };
     let bound = || {
@@ -105,9 +103,9 @@ fn i1_a_job_whose_pod_the_watch_has_not_shown_yet_is_not_free_to_go() {
 fn a_member_is_ready_when_all_of_its_pods_are() {
     let two = job(0, 2);
     let ready = |pods: &[PodView]| JobPods { job: &two, pods }.member().ready();
-    assert!(!ready(&[fixtures::ready(0, at(0))]));
-    assert!(!ready(&[fixtures::ready(0, at(0)), pod(1, at(0))]));
-    assert!(ready(&[fixtures::ready(0, at(0)), fixtures::ready(1, at(0))]));
+    assert!(!ready(&[pods::ready(0, at(0))]));
+    assert!(!ready(&[pods::ready(0, at(0)), pod(1, at(0))]));
+    assert!(ready(&[pods::ready(0, at(0)), pods::ready(1, at(0))]));
 }
 
 #[test]

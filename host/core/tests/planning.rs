@@ -1,11 +1,9 @@
 //! Which pods are made and which go, rule by rule, on pools written down by hand.
 
-mod fixtures;
+use std::collections::BTreeMap;
 
-use fixtures::{
-    BUSY, Look, Says, Spec, annotated, at, busy, in_phase, look, make_ready, pod, ready, schedule, set,
-};
 use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
 use stoker_api::{BusyProbe, keys};
 use stoker_core::pool::decision::decide;
 use stoker_core::pool::plan::RemovalReason::{
@@ -15,6 +13,8 @@ use stoker_core::pool::replace::replacing;
 use stoker_core::pool::{Action, Asked, Memory, Placement, Settings, Snapshot, Unfit, plan};
 use stoker_core::verdict::{Judgement, PodMemories, PodMemory, Verdict, judge, remember};
 use stoker_core::{Phase, PodView};
+use stoker_sim::pods::{BUSY, annotated, at, busy, in_phase, make_ready, pod, ready, schedule, set};
+use stoker_sim::{Look, Says, Spec, look};
 
 fn spec(idle: u32, maximum: u32) -> Spec {
     Spec { idle, maximum, ..Spec::default() }
@@ -251,22 +251,22 @@ fn while_failed_pods_wait_the_rest_of_the_pool_goes_on() {
     let pods = [busy(0, at(0)), failed];
     assert_eq!(see(&pods, spec(2, 10), &mut pool.memory, at(104)).creates(), [2]);
     let spare = [busy(0, at(0)), ready(3, at(0)), ready(4, at(0)), ready(5, at(0))];
-    assert_eq!(see(&spare, spec(2, 10), &mut pool.memory, at(105)).removals(), [(3, Surplus)]);
+    assert_eq!(see(&spare, spec(2, 10), &mut pool.memory, at(105)).removals(), [(5, Surplus)]);
 }
 
 #[test]
-fn failures_are_forgotten_when_a_replacement_made_in_the_same_second_has_held_out() {
+fn failures_are_forgotten_when_a_replacement_has_been_seen_ready_for_ten_seconds_whatever_it_says_itself() {
     let mut pool = Failing { memory: Memory::default(), good: ready(0, at(0)), made: 0 };
     let failed_at = at(100) + SignedDuration::from_millis(700);
     pool.fails(at(99), failed_at);
     assert_eq!(pool.memory.backoff.rounds, 1);
-    // Creation times have whole seconds, so that the replacement looks older than the failure.
-    let mut replacement = bound(2, at(100));
+    // The API server's clock and the kubelet's are an hour behind.
+    let mut replacement = bound(2, at(100 - 3600));
     let pods = |replacement: &PodView| [ready(0, at(0)), replacement.clone()];
     let starting = see(&pods(&replacement), spec(2, 10), &mut pool.memory, at(101));
     assert_eq!(starting.plan.wake_at, None, "it tells when it is Ready");
-    make_ready(&mut replacement, at(102));
-    let young = see(&pods(&replacement), spec(2, 10), &mut pool.memory, at(103));
+    make_ready(&mut replacement, at(102 - 3600));
+    let young = see(&pods(&replacement), spec(2, 10), &mut pool.memory, at(102));
     assert_eq!(young.plan.wake_at, Some(at(112)));
     let held_out = see(&pods(&replacement), spec(2, 10), &mut pool.memory, at(112));
     assert_eq!((pool.memory.backoff.rounds, held_out.plan.wake_at), (0, None));
@@ -286,12 +286,25 @@ fn pods_that_were_ready_all_along_do_not_excuse_one_that_fails() {
 }
 
 #[test]
-fn a_pod_that_succeeds_late_is_no_failure_and_one_that_does_at_once_is() {
-    for (lived, rounds) in [(9, 1), (10, 0), (3600, 0)] {
+fn a_pod_that_succeeds_late_is_no_failure_and_one_that_does_at_once_is_by_the_operators_clock() {
+    for skew in [-86_400, -3, 0, 3, 86_400] {
+        for (lived, rounds) in [(9, 1), (10, 0), (3600, 0)] {
+            let mut memory = Memory::default();
+            see(&[pod(0, at(skew))], spec(1, 10), &mut memory, at(0));
+            let ended = in_phase(ready(0, at(skew)), Phase::Succeeded);
+            assert_eq!(see(&[ended], spec(1, 10), &mut memory, at(lived)).creates(), [1]);
+            assert_eq!(memory.backoff.rounds, rounds, "lived {lived} s, its clock is off by {skew} s");
+        }
+    }
+}
+
+#[test]
+fn after_a_restart_pods_are_as_old_as_they_say_but_never_from_the_future() {
+    for (created, rounds) in [(-3600, 0), (-10, 0), (-9, 1), (0, 1), (3600, 1)] {
         let mut memory = Memory::default();
-        let pods = [in_phase(ready(0, at(0)), Phase::Succeeded)];
-        assert_eq!(see(&pods, spec(1, 10), &mut memory, at(lived)).creates(), [1]);
-        assert_eq!(memory.backoff.rounds, rounds, "lived {lived} s");
+        let ended = in_phase(ready(0, at(created)), Phase::Succeeded);
+        assert_eq!(see(&[ended], spec(1, 10), &mut memory, at(0)).creates(), [1]);
+        assert_eq!(memory.backoff.rounds, rounds, "created at {created}");
     }
 }
 
@@ -419,17 +432,101 @@ fn no_more_pods_a_second_are_made_than_allowed() {
     assert_eq!(see(&pods, spec, &mut memory, at(101)).creates(), [2, 3]);
 }
 
+fn on(slot: u32, node: &str, created: Timestamp) -> PodView {
+    PodView { node: Some(node.to_owned()), ..ready(slot, created) }
+}
+
 #[test]
-fn placement_says_which_surplus_goes_first() {
-    let on = |slot, node: &str| PodView { node: Some(node.to_owned()), ..ready(slot, at(i64::from(slot))) };
-    let pods = [on(0, "full"), on(1, "full"), on(2, "full"), on(3, "empty")];
-    for (placement, first) in [(Placement::Youngest, 3), (Placement::Spread, 2), (Placement::Packed, 3)] {
-        let look = once(&pods, Spec { placement, ..spec(3, 10) });
-        assert_eq!(look.removals(), [(first, Surplus)], "{placement:?}");
+fn placement_says_which_surplus_goes_first_and_each_choice_counts_for_the_next() {
+    use Placement::{Packed, Spread, Youngest};
+    // The younger, the higher the slot.
+    let pool = |nodes: &[&str]| -> Vec<PodView> {
+        (0..).zip(nodes).map(|(slot, node)| on(slot, node, at(i64::from(slot)))).collect()
+    };
+    let uneven = pool(&["full", "full", "full", "full", "some", "some", "one"]);
+    let even = pool(&["a", "b", "c", "a", "b", "c"]);
+    for (pods, placement, going) in [
+        (&uneven, Youngest, [6, 5, 4, 3]),
+        (&uneven, Spread, [3, 2, 5, 1]),
+        (&uneven, Packed, [6, 5, 4, 3]),
+        (&even, Youngest, [5, 4, 3, 2]),
+        (&even, Spread, [5, 4, 3, 2]),
+        (&even, Packed, [5, 2, 4, 1]),
+    ] {
+        let look = once(pods, Spec { placement, ..spec(pods.len() as u32 - 4, 10) });
+        assert_eq!(look.removals(), going.map(|slot| (slot, Surplus)), "{placement:?}");
     }
-    let pods = [on(0, "empty"), on(1, "full"), on(2, "full"), on(3, "full")];
-    let look = once(&pods, Spec { placement: Placement::Packed, ..spec(3, 10) });
-    assert_eq!(look.removals(), [(0, Surplus)]);
+}
+
+#[test]
+fn of_pods_made_in_the_same_second_the_one_in_the_highest_slot_goes_first() {
+    for placement in [Placement::Youngest, Placement::Spread, Placement::Packed] {
+        let pods: Vec<_> = (0..12).map(|slot| on(slot, "node", at(0))).collect();
+        let look = once(&pods, Spec { placement, ..spec(9, 12) });
+        assert_eq!(look.removals(), [(11, Surplus), (10, Surplus), (9, Surplus)], "{placement:?}");
+    }
+}
+
+/// Pods on each node before and after a pool of idle and busy pods shrinks by so many: (all, idle).
+fn shrink(
+    pods: &[(u8, bool)],
+    by: u32,
+    placement: Placement,
+) -> (BTreeMap<u8, [u32; 2]>, BTreeMap<u8, [u32; 2]>) {
+    let all: Vec<PodView> = (0..)
+        .zip(pods)
+        .map(|(slot, (node, busy))| {
+            let pod = on(slot, &node.to_string(), at(i64::from(slot) / 3));
+            if *busy { annotated(pod, BUSY, "true") } else { pod }
+        })
+        .collect();
+    let busy = pods.iter().filter(|(_, busy)| *busy).count() as u32;
+    let idle = (pods.len() as u32 - busy).saturating_sub(by);
+    let look = once(&all, Spec { placement, ..spec(idle, 100) });
+    let gone: Vec<u32> = look.removals().into_iter().map(|(slot, _)| slot).collect();
+    let count = |stays: &dyn Fn(u32) -> bool| {
+        let mut nodes: BTreeMap<u8, [u32; 2]> = pods.iter().map(|(node, _)| (*node, [0, 0])).collect();
+        for (_, (node, busy)) in (0..).zip(pods).filter(|(slot, _)| stays(*slot)) {
+            let [all, idle] = nodes.entry(*node).or_default();
+            *all += 1;
+            *idle += u32::from(!busy);
+        }
+        nodes
+    };
+    (count(&|_| true), count(&|slot| !gone.contains(&slot)))
+}
+
+proptest! {
+    #[test]
+    fn spread_leaves_the_pool_as_even_as_idle_pods_allow(
+        pods in prop::collection::vec((0..5u8, prop::bool::weighted(0.3)), 0..30), by in 0..30u32,
+    ) {
+        let (before, after) = shrink(&pods, by, Placement::Spread);
+        for (node, [all, _]) in &after {
+            if before[node] == after[node] {
+                continue;
+            }
+            // It lost pods; no other that could have lost one instead is fuller than it was then.
+            for (other, [more, idle]) in &after {
+                prop_assert!(*idle == 0 || *more <= all + 1, "{other} has {more}, {node} has {all}: {after:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn packed_empties_one_node_before_it_touches_the_next(
+        pods in prop::collection::vec((0..5u8, prop::bool::weighted(0.3)), 0..30), by in 0..30u32,
+    ) {
+        let (before, after) = shrink(&pods, by, Placement::Packed);
+        let touched = || after.iter().filter(|(node, now)| before[node] != **now);
+        prop_assert!(touched().filter(|(_, [_, idle])| *idle > 0).count() <= 1, "{before:?} {after:?}");
+        // The emptiest were taken.
+        let fullest = touched().map(|(node, _)| before[node][0]).max().unwrap_or(0);
+        for (node, [all, idle]) in &after {
+            let spared = before[node] == after[node] && *idle > 0;
+            prop_assert!(!spared || *all >= fullest, "{node} was spared: {before:?} {after:?}");
+        }
+    }
 }
 
 #[test]
@@ -495,6 +592,8 @@ fn pods_that_do_not_start_are_told_with_the_reason() {
         .map(|(uid, verdict)| {
             let ever_ready = *verdict == Verdict::Idle;
             let memory = PodMemory {
+                seen: pods.iter().find(|p| &p.uid == uid).unwrap().created,
+                first_ready: None,
                 ever_ready,
                 verdict: *verdict,
                 since: at(0),

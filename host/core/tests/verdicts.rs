@@ -1,13 +1,11 @@
 //! What a probe's reading means, case by case, and what is remembered of it.
 
-mod fixtures;
-
-use fixtures::{BUSY, annotated, at, busy, in_phase, make_ready, pod, ready, schedule, set};
 use jiff::Timestamp;
 use stoker_api::{BusyProbe, BusyProbeMode, ConditionProbe, ConditionStatus};
 use stoker_core::pool::Snapshot;
 use stoker_core::verdict::{Judgement, PodMemories, Verdict, judge, probe_since, remember};
 use stoker_core::{Phase, PodView};
+use stoker_sim::pods::{BUSY, annotated, at, busy, in_phase, make_ready, pod, ready, schedule, set};
 
 fn annotation() -> BusyProbe {
     BusyProbe::default()

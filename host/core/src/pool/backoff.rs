@@ -1,14 +1,15 @@
 //! Back-off for pods that keep failing. The first failure is replaced at once; failures that follow without
 //! a pod having held out wait 10 s, 20 s, 40 s … at most 5 min. Only the failed pods' replacements wait: the
-//! rest of the pool goes on.
+//! rest of the pool goes on. Ages are by what the operator itself saw: other clocks may be wrong.
 
 use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::verdict::PodMemories;
 use crate::{Phase, PodView};
 
-/// A pod that was Ready this long has held out; one that ended sooner after its creation has failed.
+/// A pod that is Ready and was so this long ago has held out; one that ended sooner after it was first seen has failed.
 pub const HELD_OUT: SignedDuration = SignedDuration::from_secs(10);
 
 /// Failures this close together are one: a node that dies takes many pods at a time.
@@ -35,15 +36,15 @@ pub struct Backoff {
 
 impl Backoff {
     /// Takes notice of pods that ended or held out. Returns nothing: ask [`Backoff::held_back`].
-    pub fn note(&mut self, pods: &[PodView], now: Timestamp) {
+    pub fn note(&mut self, pods: &[PodView], memories: &PodMemories, now: Timestamp) {
         let present: HashSet<&str> = pods.iter().map(|p| p.uid.as_str()).collect();
         self.counted.retain(|uid| present.contains(uid.as_str()));
-        let held_out = self.holds_out_at(pods).is_some_and(|t| t <= now);
+        let held_out = self.holds_out_at(pods, memories).is_some_and(|t| t <= now);
         if held_out && self.rounds > 0 {
             *self = Self { counted: std::mem::take(&mut self.counted), ..Self::default() };
         }
         for pod in pods {
-            if !failed(pod, now) || !self.counted.insert(pod.uid.clone()) {
+            if !failed(pod, memories, now) || !self.counted.insert(pod.uid.clone()) {
                 continue;
             }
             let same_round = self.began.is_some_and(|b| now.duration_since(b) < SAME_ROUND)
@@ -59,15 +60,14 @@ impl Backoff {
         }
     }
 
-    /// When the first of the pods made since this round began will have held out, if they stay Ready.
-    pub fn holds_out_at(&self, pods: &[PodView]) -> Option<Timestamp> {
-        // Creation times have whole seconds: the round's second is compared, not its moment.
-        let made_since = |p: &&PodView| self.began.is_none_or(|b| p.created.as_second() >= b.as_second());
+    /// When the first of the pods that got Ready since this round began will have held out, if they stay so. One that
+    /// is Ready again is no sign that others can be.
+    pub fn holds_out_at(&self, pods: &[PodView], memories: &PodMemories) -> Option<Timestamp> {
         pods.iter()
             .filter(|p| p.alive() && p.ready())
-            .filter(made_since)
-            .filter_map(|p| p.condition("Ready").and_then(|c| c.since))
-            .map(|since| since + HELD_OUT)
+            .filter_map(|p| memories.get(&p.uid)?.first_ready)
+            .filter(|at| self.began.is_none_or(|began| *at >= began))
+            .map(|at| at + HELD_OUT)
             .min()
     }
 
@@ -80,12 +80,17 @@ impl Backoff {
     pub fn keeps_failing(&self) -> bool {
         self.rounds > 2
     }
+
+    /// Moves all that is remembered by so much into the past.
+    pub(super) fn shift(&mut self, by: SignedDuration) {
+        self.began.iter_mut().chain(&mut self.until).for_each(|at| *at -= by);
+    }
 }
 
-fn failed(pod: &PodView, now: Timestamp) -> bool {
+fn failed(pod: &PodView, memories: &PodMemories, now: Timestamp) -> bool {
     match pod.phase {
         Phase::Failed => true,
-        Phase::Succeeded => now.duration_since(pod.created) < HELD_OUT,
+        Phase::Succeeded => memories.get(&pod.uid).is_none_or(|m| now.duration_since(m.seen) < HELD_OUT),
         _ => false,
     }
 }

@@ -170,7 +170,10 @@ impl JobPods<'_> {
             Verdict::Unknown if of().any(|m| m.last_clear == Some(true)) => Some(true),
             Verdict::Unknown => old.and_then(|m| m.last_clear),
         };
+        let first_ready = || self.ready().then(|| of().filter_map(|m| m.first_ready).max().unwrap_or(now));
         PodMemory {
+            seen: old.map_or_else(|| self.job.created.min(now), |m| m.seen),
+            first_ready: old.and_then(|m| m.first_ready).or_else(first_ready),
             ever_ready: old.is_some_and(|m| m.ever_ready)
                 || self.has_history()
                 || self.ready() && of().all(|m| m.ever_ready),

@@ -7,20 +7,24 @@ pub mod backoff;
 pub mod decision;
 pub mod jobs;
 pub mod marks;
+pub mod overlay;
 pub mod pace;
 pub mod plan;
 pub mod replace;
 pub mod snapshot;
 pub mod status;
+mod victims;
 pub mod window;
 
 use jiff::Timestamp;
 
+use crate::PodView;
 use crate::verdict::PodMemories;
 
 pub use decision::{Asked, Decision, LimitedBy};
 pub use jobs::{JobCounts, JobPods, JobView};
 pub use marks::{MarkRules, Marks};
+pub use overlay::Overlay;
 pub use plan::{Action, Placement, Plan, RemovalReason, Settings, plan};
 pub use replace::{ReplaceRules, Unfit};
 pub use snapshot::{Counts, Snapshot};
@@ -42,6 +46,35 @@ pub struct Memory {
     pub last_good: Option<u32>,
     /// The decision before this one.
     pub previous: Option<Previous>,
+    /// The operator's own doings that the watch has not shown.
+    pub overlay: Overlay,
+    /// The time of the last look.
+    latest: Option<Timestamp>,
+}
+
+impl Memory {
+    /// Begins a look: the pods that the watch shows, corrected by what the operator did. `went` tells of a UID whether
+    /// the watch told lately that it is gone.
+    pub fn see(&mut self, shown: Vec<PodView>, went: impl Fn(&str) -> bool, now: Timestamp) -> Vec<PodView> {
+        self.keep_time(now);
+        self.overlay.see(shown, went, now)
+    }
+
+    /// Notices that the clock was set back, and moves everything remembered with it: else a delay of seconds would
+    /// last as long as the clock was set back. A clock set forward only ends delays early.
+    pub fn keep_time(&mut self, now: Timestamp) {
+        if let Some(back) = self.latest.map(|latest| latest.duration_since(now)).filter(|d| d.is_positive()) {
+            self.pods.values_mut().chain(self.jobs.values_mut()).for_each(|member| member.shift(back));
+            self.window.shift(back);
+            self.pace.shift(back);
+            self.backoff.shift(back);
+            self.overlay.shift(back);
+            if let Some(previous) = &mut self.previous {
+                previous.at -= back;
+            }
+        }
+        self.latest = Some(now);
+    }
 }
 
 /// The decision before this one, for the policy's input.

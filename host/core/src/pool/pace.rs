@@ -34,6 +34,11 @@ impl Pace {
             self.made.push_back((now, u32::try_from(count).unwrap_or(u32::MAX)));
         }
     }
+
+    /// Moves all that was made by so much into the past.
+    pub(super) fn shift(&mut self, by: SignedDuration) {
+        self.made.iter_mut().for_each(|(at, _)| *at -= by);
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! The plan: which pods are made and which go. This is where I1 and I2 are decided.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::decision::{Bounds, Decision, LimitedBy};
 use super::marks::{MarkRules, Marks, marks};
-use super::replace::{ReplaceRules, Unfit, replacing, unfit};
-use super::{Counts, Memory, Previous, Snapshot};
+use super::replace::{ReplaceRules, Unfit, replacing};
+use super::victims::{may_go, victims};
+use super::{Counts, Memory, Overlay, Previous, Snapshot};
 use crate::PodView;
 use crate::verdict::Verdict;
 
@@ -149,7 +149,7 @@ pub fn plan(
     memory: &mut Memory,
     now: Timestamp,
 ) -> Plan {
-    memory.backoff.note(snapshot.pods, now);
+    memory.backoff.note(snapshot.pods, snapshot.memories, now);
     let floor = memory.window.note(now, decision.applied, counts.current, settings.scale_down_delay);
     if decision.good {
         memory.last_good = Some(decision.applied);
@@ -204,19 +204,22 @@ pub fn plan(
         if let Some(again) = again {
             wake_at = earlier(wake_at, again);
         }
-        let free = free_slots(snapshot.pods, settings, paced);
+        let free = free_slots(snapshot.pods, settings, &memory.overlay, paced, now);
         memory.pace.took(free.len(), now);
         actions.extend(free.into_iter().map(|slot| Action::Create { slot }));
     }
     if memory.backoff.rounds > 0
-        && let Some(held_out) = memory.backoff.holds_out_at(snapshot.pods)
+        && let Some(held_out) = memory.backoff.holds_out_at(snapshot.pods, snapshot.memories)
     {
         // Look again then, to forget the failures.
         wake_at = earlier(wake_at, held_out);
     }
 
     // For each that got Ready beside them, one of those to be replaced goes.
-    let go = replacing.idle.iter().take(replacing.go as usize).chain(&replacing.abandoned);
+    let doubted = memory.overlay.perhaps_removed();
+    let may_go = |(pod, _): &&(&PodView, Unfit)| may_go(pod, &doubted);
+    let go = replacing.idle.iter().filter(may_go).take(replacing.go as usize);
+    let go = go.chain(replacing.abandoned.iter().filter(may_go));
     let replaced: Vec<Action> = go.map(|(pod, why)| removal(pod, RemovalReason::Replaced(*why))).collect();
     let gone = replaced.len() as u32 + forced(&actions);
     actions.extend(replaced);
@@ -228,7 +231,8 @@ pub fn plan(
         // A pod that is not Ready yet stands in for none that is: as long as it starts, no idle one goes for it.
         let able = counts.current.saturating_sub(counts.starting);
         let idle_now = able.saturating_sub(kept).saturating_sub(gone).min(leave_now);
-        let chosen = victims(snapshot, &decision.victims, settings, &actions, leave_now, idle_now);
+        let wanted = (leave_now, idle_now);
+        let chosen = victims(snapshot, &decision.victims, settings, &actions, &doubted, wanted);
         actions.extend(chosen);
     }
     let surplus = current.saturating_sub(decision.applied.saturating_add(replacing.surge));
@@ -258,7 +262,7 @@ fn forced(actions: &[Action]) -> u32 {
 }
 
 /// The removal of a pod as it was seen.
-fn removal(pod: &PodView, reason: RemovalReason) -> Action {
+pub(super) fn removal(pod: &PodView, reason: RemovalReason) -> Action {
     Action::Remove {
         name: pod.name.clone(),
         uid: pod.uid.clone(),
@@ -299,73 +303,35 @@ fn leaving(pods: &[PodView], keep_ended: bool) -> Vec<Action> {
         .collect()
 }
 
-/// The lowest free slots, as many as are wanted and as the maximum has room for. Every pod object counts,
-/// also one that ends or has no slot; of Jobs those that have finished do not.
-fn free_slots(pods: &[PodView], settings: &Settings, wanted: u32) -> Vec<u32> {
+/// The free slots to fill, as many as are wanted and as the maximum has room for: first those in which a pod may be
+/// already because its creation was not answered, then the lowest. Every pod object counts, also one that ends or
+/// has no slot, and also one that may exist; of Jobs those that have finished do not.
+fn free_slots(
+    pods: &[PodView],
+    settings: &Settings,
+    overlay: &Overlay,
+    wanted: u32,
+    now: Timestamp,
+) -> Vec<u32> {
     let maximum = settings.bounds.maximum;
     let holds = |p: &&PodView| !(settings.keep_ended && p.phase.is_terminal());
-    let holding = pods.iter().filter(holds).count();
-    let room = maximum.saturating_sub(u32::try_from(holding).unwrap_or(u32::MAX));
     let taken: HashSet<u32> = pods.iter().filter(holds).filter_map(|p| p.slot).collect();
-    (0..maximum)
-        .filter(|slot| !taken.contains(slot) && !settings.conflicts.contains(slot))
-        .take(wanted.min(room) as usize)
-        .collect()
-}
-
-/// Pods to remove because there are too many: first those that no node runs yet, then idle ones; those that
-/// are to be replaced anyway before those that the policy names, these before the others by the placement, and
-/// the youngest first.
-fn victims(
-    snapshot: Snapshot<'_>,
-    named: &[String],
-    settings: &Settings,
-    taken: &[Action],
-    wanted: u32,
-    idle_wanted: u32,
-) -> Vec<Action> {
-    let taken: HashSet<&str> = taken
-        .iter()
-        .filter_map(|a| if let Action::Remove { uid, .. } = a { Some(uid.as_str()) } else { None })
-        .collect();
-    let mut on_node: HashMap<&str, i64> = HashMap::new();
-    for node in snapshot.pods.iter().filter(|p| p.alive()).filter_map(|p| p.node.as_deref()) {
-        *on_node.entry(node).or_default() += 1;
-    }
-    let crowd = |p: &PodView| {
-        let pods = p.node.as_deref().and_then(|n| on_node.get(n)).copied().unwrap_or(0);
-        match settings.placement {
-            Placement::Youngest => 0,
-            Placement::Spread => -pods,
-            Placement::Packed => pods,
-        }
+    let in_doubt: HashSet<u32> = overlay.in_doubt(now).difference(&taken).copied().collect();
+    let count = u32::try_from(pods.iter().filter(holds).count() + in_doubt.len()).unwrap_or(u32::MAX);
+    let Some(mut room) = maximum.checked_sub(count) else { return Vec::new() };
+    let tried: Vec<u32> = overlay.tried().collect();
+    let free = (0..maximum).filter(|slot| tried.binary_search(slot).is_err());
+    let takes_room = |slot: &u32| {
+        let has = in_doubt.contains(slot) || room > 0;
+        room -= u32::from(has && !in_doubt.contains(slot));
+        has
     };
-    let now = Timestamp::MIN;
-    let mut candidates: Vec<_> = snapshot
-        .pods
+    tried
         .iter()
-        .filter(|p| p.alive() && !p.force_remove() && !taken.contains(p.uid.as_str()))
-        .filter_map(|p| {
-            let (class, reason) = match snapshot.verdict(p) {
-                Verdict::Starting if p.node.is_none() => (0, RemovalReason::SurplusUnscheduled),
-                Verdict::Idle => (1, RemovalReason::Surplus),
-                _ => return None,
-            };
-            // Staleness alone is no reason to prefer a pod: the oldest would go, not the youngest.
-            let fit = unfit(snapshot, p, &settings.replace, now).is_none();
-            let place = named.iter().position(|uid| uid == &p.uid).unwrap_or(usize::MAX);
-            Some(((class, fit, place, crowd(p), Reverse(p.created), &p.name), p, reason))
-        })
-        .collect();
-    candidates.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut idle = 0;
-    candidates
-        .into_iter()
-        .filter(|(_, _, reason)| {
-            idle += u32::from(*reason == RemovalReason::Surplus);
-            *reason != RemovalReason::Surplus || idle <= idle_wanted
-        })
+        .copied()
+        .chain(free)
+        .filter(|slot| *slot < maximum && !taken.contains(slot) && !settings.conflicts.contains(slot))
+        .filter(takes_room)
         .take(wanted as usize)
-        .map(|(_, pod, reason)| removal(pod, reason))
         .collect()
 }

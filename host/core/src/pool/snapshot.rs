@@ -57,10 +57,11 @@ impl Snapshot<'_> {
         now: Timestamp,
     ) -> (Option<(u32, String)>, Option<Timestamp>) {
         let once = |p: &PodView| self.memories.get(&p.uid).is_some_and(|m| m.ever_ready);
+        let seen = |p: &PodView| self.memories.get(&p.uid).map_or(now, |m| m.seen);
         let starting =
             || self.pods.iter().filter(|p| p.alive() && self.verdict(p) == Verdict::Starting && !once(p));
-        let late = || starting().filter(|p| p.created + limit <= now);
-        let next = starting().map(|p| p.created + limit).filter(|at| *at > now).min();
+        let late = || starting().filter(|p| seen(p) + limit <= now);
+        let next = starting().map(|p| seen(p) + limit).filter(|at| *at > now).min();
         let why = |p: &PodView| {
             let words = match (&p.waiting, p.unschedulable(), &p.node) {
                 (Some(waiting), ..) => waiting.as_str(),

@@ -40,6 +40,11 @@ impl Window {
         let until = (self.samples.len() > 1).then(|| self.samples[1].0 + delay);
         Floor { replicas: self.samples.front().map_or(target, |(_, t)| *t), until }
     }
+
+    /// Moves all samples by so much into the past.
+    pub(super) fn shift(&mut self, by: SignedDuration) {
+        self.samples.iter_mut().for_each(|(at, _)| *at -= by);
+    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,28 @@
 //! runs that one again. A story that breaks a promise is told in its smallest form.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::cell::Cell;
 use std::fmt::Debug;
 
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 const SEEDS: u64 = 2_000;
+
+/// How often a story that breaks a promise is made smaller.
+const SHRINKING: u32 = 20_000;
+
+thread_local! {
+    /// What is done in a story is told.
+    static TELLING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tells what is done, if it is to be.
+pub fn tell(what: impl FnOnce() -> String) {
+    if TELLING.get() {
+        println!("{}", what());
+    }
+}
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -17,7 +33,7 @@ fn number(variable: &str) -> Option<u64> {
 /// Checks a property of a story for each seed.
 pub fn run<S: Strategy>(story: S, property: impl Fn(S::Value) -> Result<(), TestCaseError>)
 where
-    S::Value: Debug,
+    S::Value: Clone + Debug,
 {
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
@@ -26,13 +42,18 @@ where
     for seed in seeds {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        let config = Config { cases: 1, failure_persistence: None, ..Config::default() };
+        let config =
+            Config { cases: 1, failure_persistence: None, max_shrink_iters: SHRINKING, ..Config::default() };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
         match runner.run(&story, &property) {
             Ok(()) => {}
-            Err(TestError::Fail(reason, story)) => panic!(
-                "seed {seed}: {reason}\nthe smallest story that does it:\n{story:#?}\nagain: SEED={seed} cargo test -p stoker-core --test histories"
-            ),
+            Err(TestError::Fail(reason, story)) => {
+                println!("the smallest story that breaks the promise:\n{story:#?}\nas it happens:");
+                TELLING.set(true);
+                // Once more, to tell what was done in it; how it ends is known.
+                property(story).ok();
+                panic!("seed {seed}: {reason}\nagain: SEED={seed} cargo test --workspace --test pools")
+            }
             Err(TestError::Abort(reason)) => panic!("seed {seed}: no story: {reason}"),
         }
     }

@@ -1,0 +1,382 @@
+//! The cluster: nodes, the pool's object, its pods, operators, and a clock that only its driver moves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use stoker_core::PodView;
+use stoker_core::pool::{Action, Marks};
+
+use crate::look::{Look, Says, Spec};
+use crate::operator::{Answer, Done, Fate, Operator};
+use crate::pods::{POOL, POOL_UID, at, bind, pod, set, start};
+use crate::store::{Object, Refusal, Store};
+
+/// A node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    version: String,
+    /// It takes no new pods.
+    pub cordoned: bool,
+    /// It does not answer.
+    pub lost: bool,
+}
+
+impl Object for Node {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn uid(&self) -> &str {
+        &self.name
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn set_version(&mut self, version: String) {
+        self.version = version;
+    }
+
+    fn terminating(&self) -> bool {
+        false
+    }
+
+    fn terminate(&mut self) {}
+
+    fn lingers(&self) -> bool {
+        false
+    }
+}
+
+/// The pool's object, and the policy that it names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    version: String,
+    /// Goes up with each change of the spec.
+    pub generation: u64,
+    /// The spec.
+    pub spec: Spec,
+    /// Stands for the policy's digest.
+    pub digest: u64,
+    /// What the policy says.
+    pub says: Says,
+    /// It is being deleted; a finalizer holds it while its pods are drained.
+    pub deleting: bool,
+}
+
+impl Pool {
+    /// Whether what was decided for another state of the pool does not hold for this one (I4).
+    pub fn voids(&self, made_for: &Pool) -> bool {
+        (self.generation, self.digest, self.deleting)
+            != (made_for.generation, made_for.digest, made_for.deleting)
+    }
+}
+
+impl Object for Pool {
+    fn name(&self) -> &str {
+        POOL
+    }
+
+    fn uid(&self) -> &str {
+        POOL_UID
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn set_version(&mut self, version: String) {
+        self.version = version;
+    }
+
+    fn terminating(&self) -> bool {
+        self.deleting
+    }
+
+    fn terminate(&mut self) {
+        self.deleting = true;
+    }
+
+    fn lingers(&self) -> bool {
+        true
+    }
+}
+
+/// How far others' clocks are ahead of the true time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clocks {
+    /// The API server's, which creation times are by.
+    pub api: SignedDuration,
+    /// The kubelets', which conditions' times are by.
+    pub kubelet: SignedDuration,
+}
+
+/// The truth, and those who see it late.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The true time.
+    pub now: Timestamp,
+    /// Others' clocks.
+    pub clocks: Clocks,
+    /// The pods.
+    pub pods: Store<PodView>,
+    /// The nodes.
+    pub nodes: Store<Node>,
+    /// The one pool.
+    pub pool: Store<Pool>,
+    /// The operators; each believes that it leads.
+    pub operators: Vec<Operator>,
+    /// Nothing can be told of pods that are past starting.
+    pub outage: bool,
+    /// The greatest maximum that was ever in force.
+    pub greatest_maximum: u32,
+    /// Which operator's life made a pod, by UID.
+    pub made_by: HashMap<String, u64>,
+    /// Which operator's life removed a pod, by UID.
+    pub removed_by: HashMap<String, u64>,
+    lives: u64,
+}
+
+impl Cluster {
+    /// A cluster with so many good nodes, operators that have just started, and a pool without pods.
+    pub fn new(spec: Spec, nodes: usize, operators: usize, clocks: Clocks) -> Self {
+        let now = at(0);
+        let mut cluster = Self {
+            now,
+            clocks,
+            pods: Store::new(now),
+            nodes: Store::new(now),
+            pool: Store::new(now),
+            operators: vec![Operator::default(); operators],
+            outage: false,
+            greatest_maximum: spec.maximum,
+            made_by: HashMap::new(),
+            removed_by: HashMap::new(),
+            lives: 0,
+        };
+        let version = String::new();
+        let pool = Pool { version, generation: 1, spec, digest: 0, says: Says::Nothing, deleting: false };
+        // The stores are empty, so that no name is taken.
+        cluster.pool.create(pool).ok();
+        for node in 0..nodes {
+            cluster.add_node(&format!("node-{node}"));
+        }
+        for operator in 0..operators {
+            cluster.restart(operator);
+        }
+        cluster
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, time: SignedDuration) {
+        self.now += time;
+        self.pods.set_time(self.now);
+        self.nodes.set_time(self.now);
+        self.pool.set_time(self.now);
+    }
+
+    /// The pool's object.
+    pub fn pool(&self) -> Option<&Arc<Pool>> {
+        self.pool.get(POOL)
+    }
+
+    /// The spec changes.
+    pub fn respecify(&mut self, spec: Spec) {
+        self.greatest_maximum = self.greatest_maximum.max(spec.maximum);
+        self.change_pool(|pool| {
+            pool.generation += u64::from(pool.spec != spec);
+            pool.spec = spec;
+        });
+    }
+
+    /// Another policy decides.
+    pub fn swap_policy(&mut self, says: Says) {
+        self.change_pool(|pool| {
+            pool.digest += u64::from(pool.says != says);
+            pool.says = says;
+        });
+    }
+
+    /// The pool's object is deleted, its pods are to be drained.
+    pub fn delete_pool(&mut self) {
+        self.change_pool(Pool::terminate);
+    }
+
+    fn change_pool(&mut self, change: impl FnOnce(&mut Pool)) {
+        // There is one, and nothing but its name says which.
+        self.pool.change(POOL, None, change).ok();
+    }
+
+    /// A node joins.
+    pub fn add_node(&mut self, name: &str) {
+        let node = Node { name: name.to_owned(), version: String::new(), cordoned: false, lost: false };
+        // A node that is there already goes on.
+        self.nodes.create(node).ok();
+    }
+
+    /// A node is cordoned or not.
+    pub fn cordon(&mut self, node: &str, cordoned: bool) {
+        self.nodes.change(node, None, |node| node.cordoned = cordoned).ok();
+    }
+
+    /// A node no longer answers, so that nothing is known of its pods; or it answers again.
+    pub fn lose(&mut self, node: &str, lost: bool) {
+        self.nodes.change(node, None, |node| node.lost = lost).ok();
+        for name in self.pods_on(node) {
+            self.change(&name, |pod, now| {
+                if lost {
+                    set(pod, "Ready", "Unknown", now);
+                } else if pod.condition("Ready").is_some_and(|c| c.status == "Unknown") {
+                    start(pod, now);
+                }
+            });
+        }
+    }
+
+    /// A node is removed, and its pods are collected, busy ones, too.
+    pub fn remove_node(&mut self, node: &str) {
+        self.nodes.erase(node);
+        for name in self.pods_on(node) {
+            self.pods.erase(&name);
+        }
+    }
+
+    fn pods_on(&self, node: &str) -> Vec<String> {
+        let there = self.pods.iter().filter(|p| p.node.as_deref() == Some(node));
+        there.map(|p| p.name.clone()).collect()
+    }
+
+    /// The scheduler binds a pod to a node that takes pods, chosen by a number.
+    pub fn schedule(&mut self, pod: &str, choice: usize) {
+        let good: Vec<String> =
+            self.nodes.iter().filter(|n| !n.cordoned && !n.lost).map(|n| n.name.clone()).collect();
+        if let Some(node) = good.get(choice % good.len().max(1)) {
+            self.change(pod, |pod, now| bind(pod, node, now));
+        }
+    }
+
+    /// Changes a pod, unless it has ended: then nothing changes any more. The time is the kubelet's.
+    pub fn change(&mut self, name: &str, change: impl FnOnce(&mut PodView, Timestamp)) {
+        let now = self.now + self.clocks.kubelet;
+        if self.pods.get(name).is_some_and(|p| !p.phase.is_terminal()) {
+            self.pods.change(name, None, |pod| change(pod, now)).ok();
+        }
+    }
+
+    /// An operator starts anew: it remembers nothing but the target in its status, and lists everything.
+    pub fn restart(&mut self, operator: usize) {
+        self.lives += 1;
+        let failing = self.pool().is_some_and(|pool| pool.says != Says::Nothing);
+        let Some(op) = self.operators.get_mut(operator) else { return };
+        let last = op.last.as_ref().map(|d| d.applied).filter(|_| failing);
+        *op = Operator { life: self.lives, clock: op.clock, due: true, held: last, ..Operator::default() };
+        op.memory.last_good = last;
+        op.pods.relist(&self.pods);
+        op.nodes.relist(&self.nodes);
+        op.pool.relist(&self.pool);
+    }
+
+    /// An operator is told all that it has not been told.
+    pub fn tell_all(&mut self, operator: usize) {
+        if let Some(op) = self.operators.get_mut(operator) {
+            op.due |= op.pods.deliver(&self.pods, usize::MAX);
+            op.due |= op.nodes.deliver(&self.nodes, usize::MAX);
+            op.due |= op.pool.deliver(&self.pool, usize::MAX);
+        }
+    }
+
+    /// An operator looks, unless it is carrying out a plan or knows of no pool.
+    pub fn look(&mut self, operator: usize) -> Option<Arc<Look>> {
+        let op = self.operators.get_mut(operator).filter(|op| op.carrying.is_none())?;
+        let late_since = op.pods.late_since(&self.pods);
+        op.look(self.outage, late_since, self.now)
+    }
+
+    /// An operator makes the next write of its plan. None when there is none.
+    pub fn act(&mut self, operator: usize, fate: Fate) -> Option<Done> {
+        let op = self.operators.get_mut(operator)?;
+        let Some((action, look, sure)) = op.next_write() else {
+            op.rest(self.now);
+            return None;
+        };
+        let life = op.life;
+        let before = match &action {
+            Action::Create { .. } => None,
+            Action::Remove { name, .. } | Action::Mark { name, .. } => self.pods.get(name).cloned(),
+        };
+        let answer = match fate {
+            Fate::Passes => self.write(&action, &look, life),
+            Fate::Lost => Answer::Nothing,
+            Fate::Unanswered => {
+                self.write(&action, &look, life);
+                Answer::Nothing
+            }
+            Fate::Doubled => {
+                self.write(&action, &look, life);
+                self.write(&action, &look, life)
+            }
+            Fate::Refused if matches!(action, Action::Create { .. }) => Answer::Refused,
+            Fate::Refused => Answer::Conflict,
+        };
+        if let Some(op) = self.operators.get_mut(operator) {
+            op.learn(&action, &answer, self.now);
+            if op.carrying.as_ref().is_some_and(|c| c.steps.is_empty()) {
+                op.rest(self.now);
+            }
+        }
+        Some(Done { operator, action, fate, answer, look, sure, before })
+    }
+
+    fn write(&mut self, action: &Action, look: &Look, life: u64) -> Answer {
+        match action {
+            Action::Create { slot } => self.create(*slot, look.spec, life),
+            Action::Mark { name, uid, labels, annotations } => self.mark(name, uid, labels, annotations),
+            Action::Remove { name, uid, resource_version, .. } => {
+                match self.pods.delete(name, Some(uid), resource_version.as_deref()) {
+                    Ok(_) => {
+                        self.removed_by.insert(uid.clone(), life);
+                        Answer::Removed
+                    }
+                    Err(Refusal::NotFound) => Answer::NotFound,
+                    Err(_) => Answer::Conflict,
+                }
+            }
+        }
+    }
+
+    fn create(&mut self, slot: u32, spec: Spec, life: u64) -> Answer {
+        let created = pod(slot, self.now + self.clocks.api);
+        let uid = format!("uid-{slot}-{}", self.made_by.len());
+        let new = PodView { uid: uid.clone(), template_hash: Some(spec.hash()), ..created };
+        let name = new.name.clone();
+        match self.pods.create(new) {
+            Ok(made) => {
+                self.made_by.insert(uid, life);
+                Answer::Made(PodView::clone(&made))
+            }
+            Err(_) => Answer::Existed(self.pods.get(&name).map(|pod| PodView::clone(pod))),
+        }
+    }
+
+    fn mark(&mut self, name: &str, uid: &str, labels: &Marks, annotations: &Marks) -> Answer {
+        let marked = self.pods.change(name, Some(uid), |pod| {
+            for (map, marks) in [(&mut pod.labels, labels), (&mut pod.annotations, annotations)] {
+                for (key, value) in marks {
+                    match value {
+                        Some(value) => map.insert(key.clone(), value.clone()),
+                        None => map.remove(key),
+                    };
+                }
+            }
+        });
+        match marked {
+            Ok(_) => Answer::Marked,
+            Err(Refusal::NotFound) => Answer::NotFound,
+            Err(_) => Answer::Conflict,
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! A simulated cluster with a clock of its own, in which core does what it does in a real one.
+//!
+//! ```text
+//!   Store<Pod> ─▶ View (late, reordered) ─▶ Operator: look ─▶ plan ─▶ act, by a fate ─▶ Store<Pod>
+//!   Store<Node>                                                      └▶ promises: what must hold of it
+//!   Store<Pool>
+//! ```
+//! The stores keep the API server's rules and no others. What happens, and when, is up to whoever drives the
+//! cluster: random stories in this crate's tests, a load elsewhere. A later kind joins as a store of its own.
+#![deny(missing_docs)]
+
+pub mod cluster;
+pub mod look;
+pub mod operator;
+pub mod pods;
+pub mod promises;
+pub mod store;
+
+pub use cluster::{Clocks, Cluster};
+pub use look::{Look, Says, Spec, look};
+pub use operator::{Answer, Done, Fate, Operator};
+pub use store::{Object, Refusal, Store, View};

@@ -1,0 +1,234 @@
+//! One look at a pool in the shell's order, and what the spec and the policy say to it.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use stoker_api::BusyProbe;
+use stoker_core::PodView;
+use stoker_core::pool::decision::{Bounds, decide};
+use stoker_core::pool::replace::unfit;
+use stoker_core::pool::{
+    Action, Asked, Counts, Decision, MarkRules, Memory, Placement, Plan, RemovalReason, ReplaceRules,
+    Settings, Snapshot, plan,
+};
+use stoker_core::verdict::{Judgement, Verdict, judge, remember};
+
+/// A pool's spec.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec {
+    /// idleTarget
+    pub idle: u32,
+    /// minReplicas
+    pub minimum: u32,
+    /// maxReplicas
+    pub maximum: u32,
+    /// Seconds that a surplus must last.
+    pub delay: i64,
+    /// Nothing is made or removed.
+    pub paused: bool,
+    /// Which template; pods carry its number as the hash.
+    pub template: u8,
+    /// replenish.maxSurge
+    pub surge: u32,
+    /// Pods that were at work are not used again.
+    pub after_use: bool,
+    /// Seconds that a pod may be idle.
+    pub max_idle: Option<i64>,
+    /// replenish.maxPerSecond
+    pub per_second: Option<u32>,
+    /// Which surplus goes first.
+    pub placement: Placement,
+    /// Pods carry their state, and the autoscalers' annotations.
+    pub labels: bool,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            idle: 2,
+            minimum: 0,
+            maximum: 10,
+            delay: 0,
+            paused: false,
+            template: 0,
+            surge: 1,
+            after_use: false,
+            max_idle: None,
+            per_second: None,
+            placement: Placement::Youngest,
+            labels: false,
+        }
+    }
+}
+
+impl Spec {
+    /// The pool's bounds.
+    pub fn bounds(&self) -> Bounds {
+        Bounds { minimum: self.minimum, maximum: self.maximum, idle_target: self.idle }
+    }
+
+    /// How to plan by it.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            bounds: self.bounds(),
+            scale_down_delay: SignedDuration::from_secs(self.delay),
+            paused: self.paused,
+            template_refused: false,
+            conflicts: Default::default(),
+            no_creation_before: None,
+            replace: self.rules(),
+            marks: MarkRules { used: self.after_use, state: self.labels, disruption: self.labels },
+            max_per_second: self.per_second,
+            placement: self.placement,
+            draining: false,
+            keep_ended: false,
+        }
+    }
+
+    /// The template's hash.
+    pub fn hash(&self) -> String {
+        self.template.to_string()
+    }
+
+    /// What it says about replacing.
+    pub fn rules(&self) -> ReplaceRules {
+        ReplaceRules {
+            template_hash: Some(self.hash()),
+            after_use: self.after_use,
+            max_idle: self.max_idle.map(SignedDuration::from_secs),
+            max_surge: self.surge,
+        }
+    }
+}
+
+/// What the policy says whenever it is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Says {
+    /// There is no policy: the formula decides.
+    Nothing,
+    /// It answers.
+    Wants {
+        /// Replicas.
+        desired: u32,
+        /// Places of pods to remove first, among those that are looked at.
+        victims: Vec<u8>,
+    },
+    /// It gives no answer.
+    Fails,
+}
+
+impl Says {
+    fn asked(&self, pods: &[PodView]) -> Asked {
+        match self {
+            Self::Nothing => Asked::Formula,
+            Self::Fails => Asked::Failed { error: "trapped".to_owned() },
+            // It may name any pod: busy, unknown, ended; and one that never was.
+            Self::Wants { desired, victims } => Asked::Policy {
+                desired: *desired,
+                reason: String::new(),
+                victims: victims
+                    .iter()
+                    .map(|v| pods.get(usize::from(*v)).map_or_else(|| "nobody".to_owned(), |p| p.uid.clone()))
+                    .collect(),
+            },
+        }
+    }
+}
+
+/// What one look saw and wants done.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The pods, as they were believed to be.
+    pub pods: Vec<PodView>,
+    /// The verdicts on them, by UID.
+    pub verdicts: BTreeMap<String, Verdict>,
+    /// How many are in which state.
+    pub counts: Counts,
+    /// The target.
+    pub decision: Decision,
+    /// What is to be done.
+    pub plan: Plan,
+    /// The spec that all this was done by.
+    pub spec: Spec,
+    /// The pool is being deleted.
+    pub draining: bool,
+    /// Idle and starting pods that are to be replaced.
+    pub unfit: usize,
+    /// Slots in which a pod may be that is not seen.
+    pub tried: Vec<u32>,
+}
+
+impl Look {
+    /// A pod that was seen.
+    pub fn pod(&self, uid: &str) -> Option<&PodView> {
+        self.pods.iter().find(|p| p.uid == uid)
+    }
+
+    /// The slots to fill.
+    pub fn creates(&self) -> Vec<u32> {
+        self.plan
+            .actions
+            .iter()
+            .filter_map(|a| if let Action::Create { slot } = a { Some(*slot) } else { None })
+            .collect()
+    }
+
+    /// The pods to remove: (slot, why), in order.
+    pub fn removals(&self) -> Vec<(u32, RemovalReason)> {
+        self.plan
+            .actions
+            .iter()
+            .filter_map(|a| match a {
+                Action::Remove { uid, reason, .. } => Some((self.pod(uid)?.slot?, *reason)),
+                Action::Create { .. } | Action::Mark { .. } => None,
+            })
+            .collect()
+    }
+}
+
+/// One look at given pods, in the shell's order: judge, remember, count, decide, plan. In an outage the probe
+/// tells nothing of pods that are past starting.
+pub fn look(
+    pods: Vec<PodView>,
+    probe: &BusyProbe,
+    outage: bool,
+    says: &Says,
+    spec: Spec,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> Look {
+    look_by(pods, probe, outage, says, spec, &spec.settings(), memory, now)
+}
+
+/// One look with settings of its own.
+#[allow(clippy::too_many_arguments)]
+pub fn look_by(
+    pods: Vec<PodView>,
+    probe: &BusyProbe,
+    outage: bool,
+    says: &Says,
+    spec: Spec,
+    settings: &Settings,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> Look {
+    let judged: Vec<Judgement> = pods
+        .iter()
+        .map(|p| match judge(p, probe, memory.pods.get(&p.uid)) {
+            j if !outage || j.verdict == Verdict::Starting => j,
+            j => Judgement { verdict: Verdict::Unknown, ..j },
+        })
+        .collect();
+    remember(&mut memory.pods, &pods, &judged, &judged, now);
+    let memories = memory.pods.clone();
+    let snapshot = Snapshot { pods: &pods, memories: &memories };
+    let counts = snapshot.counts();
+    let decision = decide(says.asked(&pods), &counts, spec.bounds(), memory.last_good);
+    let plan = plan(snapshot, &counts, &decision, settings, memory, now);
+    let verdicts = pods.iter().map(|p| (p.uid.clone(), snapshot.verdict(p))).collect();
+    let idle = |p: &&PodView| p.alive() && matches!(snapshot.verdict(p), Verdict::Idle | Verdict::Starting);
+    let unfit = pods.iter().filter(idle).filter(|p| unfit(snapshot, p, &spec.rules(), now).is_some()).count();
+    let tried = memory.overlay.tried().collect();
+    let draining = settings.draining;
+    Look { pods, verdicts, counts, decision, plan, spec, draining, unfit, tried }
+}

@@ -1,0 +1,326 @@
+//! What can happen in a story, and how it happens in the simulated cluster.
+#![allow(dead_code)]
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::seeds::tell;
+use jiff::SignedDuration;
+use proptest::prelude::*;
+use stoker_api::keys;
+use stoker_core::PodView;
+use stoker_core::pool::{Action, Placement};
+use stoker_core::verdict::Verdict;
+use stoker_sim::pods::{BUSY, end, set, start};
+use stoker_sim::{Clocks, Cluster, Fate, Look, Says, Spec, promises};
+
+/// One thing that happens. Pods, nodes and operators are chosen by a number, modulo how many there are.
+#[derive(Clone, Debug)]
+pub enum Happens {
+    Time(i64),
+    Scheduled(usize, usize),
+    Ready(usize),
+    Unready(usize),
+    Flips(usize, &'static str),
+    Ends(usize, bool),
+    Deleted(usize),
+    Gone(usize),
+    Forced(usize),
+    Cordoned(usize, bool),
+    NodeLost(usize, bool),
+    NodeRemoved(usize),
+    NodeJoins(usize),
+    Respecified(Spec),
+    Policy(Says),
+    Outage(bool),
+    PoolDeleted,
+    Restarts(usize),
+    ClockSet(usize, i64),
+    Sees(usize, usize),
+    SeesOne(usize, usize),
+    SeesAll(usize),
+    Relists(usize),
+    Looks(usize),
+    Acts(usize, Fate),
+    ActsOn(usize, usize),
+    /// The pod that the operator is about to remove takes up work.
+    TurnsBusy(usize),
+}
+
+impl Happens {
+    /// The spec stays, the operator hears of no node, forgets nothing and keeps its clock, and pods only do what they do by
+    /// themselves.
+    pub fn leaves_the_pool_alone(&self) -> bool {
+        use Happens::{
+            Acts, ActsOn, Ends, Flips, Gone, Looks, NodeLost, Ready, Scheduled, Sees, SeesOne, Time,
+            TurnsBusy,
+        };
+        match self {
+            Acts(_, fate) => !matches!(fate, Fate::Lost | Fate::Refused),
+            Flips(..) | Gone(_) | Looks(_) | NodeLost(..) | Ready(_) | Scheduled(..) | Sees(..) => true,
+            SeesOne(..) | Time(_) | Ends(..) | TurnsBusy(_) | ActsOn(..) => true,
+            _ => false,
+        }
+    }
+}
+
+/// How it begins, and what happens then.
+#[derive(Clone)]
+pub struct Story {
+    pub spec: Spec,
+    pub nodes: usize,
+    /// How many seconds clocks are wrong: the API server's, the kubelets', the operators'.
+    pub clocks: [i64; 4],
+    pub history: Vec<Happens>,
+}
+
+/// A line for each thing that happens.
+impl fmt::Debug for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?}\n{} nodes, clocks {:?}", self.spec, self.nodes, self.clocks)?;
+        self.history.iter().try_for_each(|what| writeln!(f, "  {what:?}"))
+    }
+}
+
+impl Story {
+    /// The cluster in which it happens.
+    pub fn begin(&self, operators: usize) -> Cluster {
+        let [api, kubelet, ahead @ ..] = self.clocks.map(SignedDuration::from_secs);
+        let mut cluster = Cluster::new(self.spec, self.nodes, operators, Clocks { api, kubelet });
+        for (op, clock) in cluster.operators.iter_mut().zip(ahead) {
+            op.clock = clock;
+        }
+        cluster
+    }
+}
+
+fn spec() -> impl Strategy<Value = Spec> {
+    let size =
+        (0..6u32, 0..8u32, 1..12u32, prop_oneof![Just(0), Just(5), Just(30)], prop::bool::weighted(0.1));
+    let placement = prop_oneof![Just(Placement::Youngest), Just(Placement::Spread), Just(Placement::Packed)];
+    let max_idle = prop::option::weighted(0.2, 1..60i64);
+    let per_second = prop::option::weighted(0.2, 1..4u32);
+    let replace = (0..3u8, 0..3u32, any::<bool>(), max_idle, per_second, placement, any::<bool>());
+    (size, replace).prop_map(|(size, replace)| {
+        let (idle, minimum, maximum, delay, paused) = size;
+        let (template, surge, after_use, max_idle, per_second, placement, labels) = replace;
+        Spec {
+            idle,
+            minimum,
+            maximum,
+            delay,
+            paused,
+            template,
+            surge,
+            after_use,
+            max_idle,
+            per_second,
+            placement,
+            labels,
+        }
+    })
+}
+
+/// What a policy may say.
+pub fn says() -> impl Strategy<Value = Says> {
+    let desired = prop_oneof![0..12u32, Just(0), Just(u32::MAX)];
+    prop_oneof![
+        2 => Just(Says::Nothing),
+        3 => (desired, prop::collection::vec(0..14u8, 0..4))
+            .prop_map(|(desired, victims)| Says::Wants { desired, victims }),
+        2 => Just(Says::Fails),
+    ]
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        12 => Just(Fate::Passes),
+        1 => Just(Fate::Lost),
+        2 => Just(Fate::Unanswered),
+        1 => Just(Fate::Doubled),
+        1 => Just(Fate::Refused),
+    ]
+}
+
+/// Seconds by which a clock is wrong or set.
+fn seconds() -> impl Strategy<Value = i64> {
+    prop_oneof![3 => Just(0), 1 => -3..3i64, 1 => -90..90i64, 1 => -100_000..100_000i64]
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    use Happens::{
+        Acts, ActsOn, ClockSet, Cordoned, Deleted, Ends, Flips, Forced, Gone, Looks, NodeJoins, NodeLost,
+        NodeRemoved, Outage, Policy, Ready, Relists, Respecified, Restarts, Scheduled, Sees, SeesAll,
+        SeesOne, Time, TurnsBusy, Unready,
+    };
+    let value = prop_oneof![3 => Just("true"), 1 => Just("TRUE"), 3 => Just("false"), 1 => Just("")];
+    let n = || 0..64usize;
+    let to_pods = prop_oneof![
+        6 => (n(), n()).prop_map(|(p, n)| Scheduled(p, n)),
+        12 => n().prop_map(Ready),
+        2 => n().prop_map(Unready),
+        12 => (n(), value).prop_map(|(p, v)| Flips(p, v)),
+        3 => (n(), any::<bool>()).prop_map(|(p, well)| Ends(p, well)),
+        2 => n().prop_map(Deleted),
+        8 => n().prop_map(Gone),
+        1 => n().prop_map(Forced),
+    ];
+    let to_nodes = prop_oneof![
+        3 => (n(), any::<bool>()).prop_map(|(p, on)| Cordoned(p, on)),
+        2 => (n(), any::<bool>()).prop_map(|(p, on)| NodeLost(p, on)),
+        1 => n().prop_map(NodeRemoved),
+        2 => n().prop_map(NodeJoins),
+    ];
+    let to_the_pool = prop_oneof![
+        2 => spec().prop_map(Respecified),
+        2 => says().prop_map(Policy),
+        1 => any::<bool>().prop_map(Outage),
+    ];
+    let to_operators = prop_oneof![
+        1 => n().prop_map(Restarts),
+        1 => (n(), seconds()).prop_map(|(o, s)| ClockSet(o, s)),
+        8 => (n(), 1..8usize).prop_map(|(o, n)| Sees(o, n)),
+        3 => (n(), n()).prop_map(|(o, n)| SeesOne(o, n)),
+        4 => n().prop_map(SeesAll),
+        1 => n().prop_map(Relists),
+        20 => n().prop_map(Looks),
+        14 => (n(), fate()).prop_map(|(o, fate)| Acts(o, fate)),
+        14 => (n(), 1..9usize).prop_map(|(o, n)| ActsOn(o, n)),
+        3 => n().prop_map(TurnsBusy),
+    ];
+    prop_oneof![
+        6 => (1..15_000i64).prop_map(Time),
+        46 => to_pods,
+        4 => to_nodes,
+        5 => to_the_pool,
+        64 => to_operators,
+    ]
+}
+
+/// Any story.
+pub fn stories() -> impl Strategy<Value = Story> {
+    let clocks = [seconds(), seconds(), seconds(), seconds()];
+    let history = prop::collection::vec(happens(), 0..400);
+    (spec(), 1..5usize, clocks, history).prop_map(|(spec, nodes, clocks, history)| Story {
+        spec,
+        nodes,
+        clocks,
+        history,
+    })
+}
+
+/// Lets one thing happen, and checks the promises. Returns the look, if it was one.
+pub fn happen(cluster: &mut Cluster, what: Happens) -> Result<Option<Arc<Look>>, TestCaseError> {
+    tell(|| format!("  {what:?}"));
+    let operators = cluster.operators.len();
+    let pod = |cluster: &Cluster, choice| cluster.pods.some(choice).unwrap_or_default();
+    let node = |cluster: &Cluster, choice| cluster.nodes.some(choice).unwrap_or_default();
+    match what {
+        Happens::Time(milliseconds) => cluster.pass(SignedDuration::from_millis(milliseconds)),
+        Happens::Scheduled(p, n) => cluster.schedule(&pod(cluster, p), n),
+        Happens::Ready(p) => {
+            let name = pod(cluster, p);
+            cluster.schedule(&name, p);
+            cluster.change(&name, start);
+        }
+        Happens::Unready(p) => cluster.change(&pod(cluster, p), |pod, now| {
+            if pod.node.is_some() {
+                set(pod, "Ready", "False", now);
+            }
+        }),
+        Happens::Flips(p, value) => flip(cluster, &pod(cluster, p), value),
+        Happens::Ends(p, well) => cluster.change(&pod(cluster, p), |pod, now| end(pod, well, now)),
+        Happens::Deleted(p) => drop(cluster.pods.delete(&pod(cluster, p), None, None)),
+        Happens::Gone(p) => cluster.pods.finish(&pod(cluster, p)),
+        Happens::Forced(p) => cluster.change(&pod(cluster, p), |pod, _| {
+            pod.annotations.insert(keys::FORCE_REMOVE.to_owned(), "true".to_owned());
+        }),
+        Happens::Cordoned(n, on) => cluster.cordon(&node(cluster, n), on),
+        Happens::NodeLost(n, on) => cluster.lose(&node(cluster, n), on),
+        Happens::NodeRemoved(n) => cluster.remove_node(&node(cluster, n)),
+        Happens::NodeJoins(n) => cluster.add_node(&format!("node-{}", n % 6)),
+        Happens::Respecified(spec) => cluster.respecify(spec),
+        Happens::Policy(says) => cluster.swap_policy(says),
+        Happens::Outage(on) => cluster.outage = on,
+        Happens::PoolDeleted => cluster.delete_pool(),
+        Happens::Restarts(o) => cluster.restart(o % operators),
+        Happens::ClockSet(o, seconds) => {
+            let now = cluster.now;
+            cluster.operators[o % operators].set_clock(SignedDuration::from_secs(seconds), now);
+        }
+        Happens::Sees(o, events) => {
+            cluster.operators[o % operators].pods.deliver(&cluster.pods, events);
+        }
+        Happens::SeesOne(o, n) => {
+            cluster.operators[o % operators].pods.deliver_one(&cluster.pods, n);
+        }
+        Happens::SeesAll(o) => cluster.tell_all(o % operators),
+        Happens::Relists(o) => cluster.operators[o % operators].pods.relist(&cluster.pods),
+        Happens::Looks(o) => return looks(cluster, o % operators),
+        Happens::Acts(o, fate) => act(cluster, o % operators, fate)?,
+        Happens::ActsOn(o, writes) => {
+            for _ in 0..writes {
+                act(cluster, o % operators, Fate::Passes)?;
+            }
+        }
+        Happens::TurnsBusy(o) => {
+            let next = cluster.operators[o % operators].carrying.as_ref().and_then(|c| {
+                c.steps.iter().find_map(|step| match step {
+                    Action::Remove { name, .. } => Some(name.clone()),
+                    _ => None,
+                })
+            });
+            flip(cluster, &next.unwrap_or_default(), "true");
+        }
+    }
+    Ok(None)
+}
+
+fn flip(cluster: &mut Cluster, pod: &str, value: &str) {
+    cluster.change(pod, |pod, _| {
+        pod.annotations.insert(BUSY.to_owned(), value.to_owned());
+    });
+}
+
+fn looks(cluster: &mut Cluster, operator: usize) -> Result<Option<Arc<Look>>, TestCaseError> {
+    let Some(look) = cluster.look(operator) else { return Ok(None) };
+    tell(|| {
+        let words = |p: &PodView| {
+            let terminating = if p.terminating { " terminating" } else { "" };
+            format!("{}={:?}{terminating}", p.uid, look.verdicts[&p.uid])
+        };
+        let pods: Vec<_> = look.pods.iter().map(words).collect();
+        let (target, actions) = (look.decision.applied, &look.plan.actions);
+        format!("    operator {operator}: target {target}, sees {}\n    plans {actions:?}", pods.join(", "))
+    });
+    promises::of_look(&look)?;
+    let op = &mut cluster.operators[operator];
+    let sized_busy = look
+        .pods
+        .iter()
+        .filter(|p| !p.terminating && !p.phase.is_terminal())
+        .filter(|p| match look.verdicts[&p.uid] {
+            Verdict::Busy => true,
+            Verdict::Unknown => op.memory.pods[&p.uid].last_clear == Some(true),
+            _ => false,
+        })
+        .count() as u32;
+    if let Some(carrying) = &op.carrying {
+        let says = &carrying.made_for.says;
+        promises::of_target(&look, says, sized_busy, op.held)?;
+        if *says != Says::Fails {
+            op.held = Some(look.decision.applied);
+        }
+    }
+    Ok(Some(look))
+}
+
+fn act(cluster: &mut Cluster, operator: usize, fate: Fate) -> Result<(), TestCaseError> {
+    match cluster.act(operator, fate) {
+        Some(done) => {
+            tell(|| format!("    operator {operator}: {:?} -> {:?}", done.action, done.answer));
+            Ok(promises::of_write(cluster, &done)?)
+        }
+        None => Ok(()),
+    }
+}
