@@ -28,14 +28,25 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 pub enum Created {
     /// It exists now.
     Made(Box<PodView>),
-    /// It existed already, and is ours: the watch has not shown it yet.
-    Existed,
+    /// It existed already, and is ours: the watch has not shown it yet. None = it went in the meantime.
+    Existed(Option<Box<PodView>>),
     /// Somebody else's has the name.
     Conflict(String),
     /// The API server refuses it, and will refuse it again: quota, a webhook, an invalid template.
     Refused(String),
-    /// It could not be asked, or is overloaded: try again.
+    /// It could not be asked, is overloaded, or did not answer, so that it may have been done: try again.
     Failed(kube::Error),
+}
+
+/// What became of a request to remove or mark a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrote {
+    /// It is done.
+    Done,
+    /// There is no such child.
+    Gone,
+    /// It changed since it was seen, or is another's; it is left alone.
+    Conflict,
 }
 
 async fn post(context: &Context, pool: &Pool, body: &Value, dry_run: bool) -> Result<PodView, kube::Error> {
@@ -49,11 +60,13 @@ async fn post(context: &Context, pool: &Pool, body: &Value, dry_run: bool) -> Re
     request.extensions_mut().insert("create_member");
     match pool {
         Pool::Pods(_) => Ok(timed(context.client.request::<SlimPod>(request)).await?.into_view()),
-        Pool::Jobs(_) => {
-            let job = timed(context.client.request::<SlimJob>(request)).await?.into_view();
-            Ok(JobPods { job: &job, pods: &[] }.member())
-        }
+        Pool::Jobs(_) => Ok(member(timed(context.client.request::<SlimJob>(request)).await?)),
     }
+}
+
+/// A Job as a member, by itself.
+fn member(job: SlimJob) -> PodView {
+    JobPods { job: &job.into_view(), pods: &[] }.member()
 }
 
 async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
@@ -76,7 +89,7 @@ pub async fn create(context: &Context, pool: &Pool, body: &Value) -> Created {
     };
     context.metrics.created(match &outcome {
         Created::Made(_) => "created",
-        Created::Existed => "existed",
+        Created::Existed(_) => "existed",
         Created::Conflict(_) => "conflict",
         Created::Refused(_) => "refused",
         Created::Failed(_) => "failed",
@@ -85,27 +98,30 @@ pub async fn create(context: &Context, pool: &Pool, body: &Value) -> Created {
 }
 
 async fn existing(context: &Context, pool: &Pool, name: &str) -> Created {
-    let owner = match pool {
-        Pool::Pods(_) => owner_of::<SlimPod>(context, pool, name).await,
-        Pool::Jobs(_) => owner_of::<SlimJob>(context, pool, name).await,
+    let found = match pool {
+        Pool::Pods(_) => get::<SlimPod>(context, pool, name, SlimPod::into_view).await,
+        Pool::Jobs(_) => get::<SlimJob>(context, pool, name, member).await,
     };
-    match owner {
-        Ok(Some(owner)) if owner.as_deref() == Some(pool.uid()) => Created::Existed,
+    match found {
+        Ok(Some((owner, found))) if owner.as_deref() == Some(pool.uid()) => {
+            Created::Existed(Some(Box::new(found)))
+        }
         Ok(Some(_)) => Created::Conflict(name.to_owned()),
-        // It went in the meantime; the next look tries again.
-        Ok(None) => Created::Existed,
+        Ok(None) => Created::Existed(None),
         Err(error) => Created::Failed(error),
     }
 }
 
-/// The UID of the controller of a child, if that exists.
-async fn owner_of<C: Child>(
+/// A child as a member, with the UID of its controller, if it exists.
+async fn get<C: Child>(
     context: &Context,
     pool: &Pool,
     name: &str,
-) -> Result<Option<Option<String>>, kube::Error> {
+    member: impl FnOnce(C) -> PodView,
+) -> Result<Option<(Option<String>, PodView)>, kube::Error> {
     let api: Api<C> = Api::namespaced(context.client.clone(), pool.namespace());
-    Ok(timed(api.get_opt(name)).await?.map(|child| child.owner().map(|owner| owner.uid)))
+    let found = timed(api.get_opt(name)).await?;
+    Ok(found.map(|child| (child.owner().map(|owner| owner.uid), member(child))))
 }
 
 /// Asks the API server whether it would accept a member made from the template. `Ok(Some(words))` = it would not.
@@ -129,7 +145,7 @@ pub async fn try_template(context: &Context, pool: &Pool, hash: &str) -> Result<
     }
 }
 
-/// Removes a child. True = it is going or gone; false = it changed since it was seen, and is spared.
+/// Removes a child, unless it changed since it was seen.
 async fn remove<C: Child>(
     context: &Context,
     namespace: &str,
@@ -137,7 +153,7 @@ async fn remove<C: Child>(
     uid: &str,
     resource_version: Option<&str>,
     propagation: Option<PropagationPolicy>,
-) -> Result<bool, kube::Error> {
+) -> Result<Wrote, kube::Error> {
     let api: Api<C> = Api::namespaced(context.client.clone(), namespace);
     let params = DeleteParams {
         preconditions: Some(Preconditions {
@@ -148,10 +164,17 @@ async fn remove<C: Child>(
         ..DeleteParams::default()
     };
     match timed(api.delete(name, &params)).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(s)) if s.code == 404 => Ok(true),
-        Err(kube::Error::Api(s)) if s.code == 409 => Ok(false),
-        Err(error) => Err(error),
+        Ok(_) => Ok(Wrote::Done),
+        Err(error) => unwritten(error),
+    }
+}
+
+/// Why a write to a child was not done, if that is no error.
+fn unwritten(error: kube::Error) -> Result<Wrote, kube::Error> {
+    match error {
+        kube::Error::Api(s) if s.code == 404 => Ok(Wrote::Gone),
+        kube::Error::Api(s) if s.code == 409 => Ok(Wrote::Conflict),
+        error => Err(error),
     }
 }
 
@@ -162,7 +185,7 @@ pub async fn remove_pod(
     name: &str,
     uid: &str,
     resource_version: Option<&str>,
-) -> Result<bool, kube::Error> {
+) -> Result<Wrote, kube::Error> {
     remove::<SlimPod>(context, namespace, name, uid, resource_version, None).await
 }
 
@@ -172,7 +195,7 @@ pub async fn remove_finished(
     namespace: &str,
     name: &str,
     uid: &str,
-) -> Result<bool, kube::Error> {
+) -> Result<Wrote, kube::Error> {
     let background = Some(PropagationPolicy::Background);
     remove::<SlimJob>(context, namespace, name, uid, None, background).await
 }
@@ -188,13 +211,13 @@ pub async fn remove_job(
     uid: &str,
     resource_version: Option<&str>,
     pods: &[PodView],
-) -> Result<bool, kube::Error> {
+) -> Result<Wrote, kube::Error> {
     let alive = || pods.iter().filter(|p| p.alive());
     for pod in alive() {
         // Without a version what the Job does no longer matters, and its pods' neither.
         let version = resource_version.is_some().then_some(pod.resource_version.as_str());
-        if !remove_pod(context, namespace, &pod.name, &pod.uid, version).await? {
-            return Ok(false);
+        if remove_pod(context, namespace, &pod.name, &pod.uid, version).await? == Wrote::Conflict {
+            return Ok(Wrote::Conflict);
         }
     }
     let mut version = None;
@@ -207,7 +230,7 @@ pub async fn remove_job(
             .iter()
             .any(|p| p.metadata.deletion_timestamp.is_none())
         {
-            return Ok(false);
+            return Ok(Wrote::Conflict);
         }
         version = resource_version;
     }
@@ -216,7 +239,7 @@ pub async fn remove_job(
     remove::<SlimJob>(context, namespace, name, uid, version, foreground).await
 }
 
-/// Sets and removes labels and annotations of a pod. A pod that is gone, or a namesake, needs none.
+/// Sets and removes labels and annotations of a pod; a namesake is left alone.
 pub async fn mark(
     context: &Context,
     namespace: &str,
@@ -224,15 +247,14 @@ pub async fn mark(
     uid: &str,
     labels: &Marks,
     annotations: &Marks,
-) -> Result<(), kube::Error> {
+) -> Result<Wrote, kube::Error> {
     let api: Api<SlimPod> = Api::namespaced(context.client.clone(), namespace);
     // The UID is a precondition.
     let patch = json!({"metadata": {"uid": uid, "labels": labels, "annotations": annotations}});
     let params = PatchParams { field_manager: Some("stoker".to_owned()), ..PatchParams::default() };
     match timed(api.patch(name, &params, &Patch::Merge(&patch))).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(s)) if matches!(s.code, 404 | 409) => Ok(()),
-        Err(error) => Err(error),
+        Ok(_) => Ok(Wrote::Done),
+        Err(error) => unwritten(error),
     }
 }
 

@@ -1,15 +1,15 @@
 //! Carrying out a plan: what is missing is made, what is too many goes, and what became of it is noted.
 
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream;
-use jiff::{SignedDuration, Timestamp};
 use stoker_core::pool::RemovalReason;
 use stoker_core::pool::jobs::predecessor;
 use stoker_core::pool::plan::Action as Step;
 
-use crate::apply::{self, Created};
+use crate::apply::{self, Created, Wrote};
 use crate::children;
 use crate::context::Context;
 use crate::fence::Fence;
@@ -22,12 +22,21 @@ use crate::pool::{PoolState, ReconcileError};
 const CREATES_AT_A_TIME: usize = 16;
 
 /// First and longest wait after the API server refused a pod.
-const REFUSED_FIRST: SignedDuration = SignedDuration::from_secs(5);
-const REFUSED_LONGEST: SignedDuration = SignedDuration::from_secs(300);
+const REFUSED_FIRST: Duration = Duration::from_secs(5);
+const REFUSED_LONGEST: Duration = Duration::from_secs(300);
 
-#[allow(clippy::too_many_arguments)]
+/// How a plan was carried out.
+#[derive(Default)]
+pub(crate) struct Carried {
+    /// The first error.
+    pub(crate) failed: Option<ReconcileError>,
+    /// Something turned out to be other than it was seen, and no watch may ever tell: it is worth another look soon.
+    pub(crate) again: bool,
+}
+
 /// Carries out the actions. Removals of ended pods and creations do not wait for each other's fate; the first
 /// error is told when all is done.
+#[allow(clippy::too_many_arguments)]
 pub(crate) async fn apply_plan(
     pool: &Pool,
     context: &Context,
@@ -37,12 +46,9 @@ pub(crate) async fn apply_plan(
     fence: &Fence<'_>,
     hash: &str,
     touched: Option<Instant>,
-) -> Option<ReconcileError> {
-    let (kind, namespace, name) = (pool.kind().as_str(), pool.namespace(), pool.name());
-    let jobs = seen.jobs();
-    let mut failed = None;
-    let mut void = None;
-
+) -> Carried {
+    let (namespace, name) = (pool.namespace(), pool.name());
+    let mut carried = Carried::default();
     let slots: Vec<u32> = actions
         .iter()
         .filter_map(|a| if let Step::Create { slot } = a { Some(*slot) } else { None })
@@ -50,101 +56,26 @@ pub(crate) async fn apply_plan(
     if let (Some(at), false) = (touched, slots.is_empty()) {
         context.metrics.reacted(at.elapsed());
     }
-    let mut outcomes = stream::iter(slots)
-        .map(|slot| {
-            let before = predecessor(&jobs, slot).map(|job| job.uid.as_str());
-            let body = children::body(pool, slot, hash, before);
-            async move {
-                // A plan of many members takes a while, in which it may become void.
-                match fence.broken() {
-                    Some(reason) => (slot, Err(reason)),
-                    None => (slot, Ok(apply::create(context, pool, &body).await)),
+    let mut void = create(pool, context, state, slots, seen, fence, hash, &mut carried).await;
+    for action in actions {
+        match action {
+            Step::Create { .. } => {}
+            Step::Mark { name: pod, uid, labels, annotations } => {
+                match apply::mark(context, namespace, pod, uid, labels, annotations).await {
+                    Ok(Wrote::Done) => {}
+                    Ok(Wrote::Gone) => carried.again |= state.believe(|overlay, now| overlay.gone(uid, now)),
+                    Ok(Wrote::Conflict) => carried.again = true,
+                    Err(error) => {
+                        carried.failed.get_or_insert(ReconcileError::Mark(pod.clone(), error));
+                    }
                 }
             }
-        })
-        .buffer_unordered(CREATES_AT_A_TIME);
-    while let Some((slot, outcome)) = outcomes.next().await {
-        let outcome = match outcome {
-            Ok(outcome) => outcome,
-            Err(reason) => {
-                void.get_or_insert(reason);
-                continue;
-            }
-        };
-        match outcome {
-            Created::Made(pod) => {
-                tracing::info!(kind, namespace, name, member = pod.name, "created");
-                state.made.push((Instant::now(), *pod));
-                state.refused = None;
-                state.refusals = 0;
-            }
-            Created::Existed => {}
-            Created::Conflict(taken) => {
-                tracing::warn!(
-                    kind,
-                    namespace,
-                    name,
-                    taken,
-                    "the name belongs to another's; that is left alone"
-                );
-                state.conflicts.insert(slot, (Instant::now(), taken));
-            }
-            Created::Refused(words) => {
-                // One refusal a look: the rest would be refused for the same reason.
-                state.refusals = state.refusals.saturating_add(1);
-                let wait =
-                    (REFUSED_FIRST * 2_i32.saturating_pow((state.refusals - 1).min(10))).min(REFUSED_LONGEST);
-                tracing::warn!(kind, namespace, name, error = words, "the API server refuses a member");
-                state.refused = Some((Timestamp::now() + wait, words));
-                break;
-            }
-            Created::Failed(error) => {
-                failed.get_or_insert(ReconcileError::Create(error));
-                break;
-            }
-        }
-    }
-    drop(outcomes);
-
-    for action in actions {
-        if let Step::Mark { name: pod, uid, labels, annotations } = action
-            && let Err(error) = apply::mark(context, namespace, pod, uid, labels, annotations).await
-        {
-            failed.get_or_insert(ReconcileError::Mark(pod.clone(), error));
-        }
-        let Step::Remove { name: pod, uid, resource_version, reason } = action else { continue };
-        if let Some(reason) = fence.broken() {
-            void.get_or_insert(reason);
-            break;
-        }
-        let version = resource_version.as_deref();
-        let removed = match pool {
-            Pool::Pods(_) => apply::remove_pod(context, namespace, pod, uid, version).await,
-            Pool::Jobs(_) if *reason == RemovalReason::Finished => {
-                apply::remove_finished(context, namespace, pod, uid).await
-            }
-            Pool::Jobs(_) => {
-                apply::remove_job(context, namespace, pod, uid, version, seen.pods_of(uid)).await
-            }
-        };
-        match removed {
-            Ok(true) => {
-                tracing::info!(kind, namespace, name, member = pod, reason = reason.as_str(), "removed");
-                context.metrics.removed(reason.as_str());
-                state.removed.push((Instant::now(), uid.clone()));
-            }
-            Ok(false) => {
-                tracing::info!(
-                    kind,
-                    namespace,
-                    name,
-                    member = pod,
-                    "spared: it changed since it was seen idle"
-                );
-                context.metrics.removed("spared");
-            }
-            Err(error) => {
-                failed.get_or_insert(ReconcileError::Remove(pod.clone(), error));
+            Step::Remove { .. } => {
+                if let Some(reason) = fence.broken() {
+                    void.get_or_insert(reason);
+                    break;
+                }
+                remove(pool, context, state, action, seen, &mut carried).await;
             }
         }
     }
@@ -153,5 +84,137 @@ pub(crate) async fn apply_plan(
         tracing::info!(namespace, name, reason, "the rest of a decision dropped, deciding again");
         context.metrics.policies.dropped(reason);
     }
-    failed
+    carried
+}
+
+/// Makes members. Returns why the plan has become void, if it has.
+#[allow(clippy::too_many_arguments)]
+async fn create(
+    pool: &Pool,
+    context: &Context,
+    state: &mut PoolState,
+    slots: Vec<u32>,
+    seen: &Seen,
+    fence: &Fence<'_>,
+    hash: &str,
+    carried: &mut Carried,
+) -> Option<&'static str> {
+    let (kind, namespace, name) = (pool.kind().as_str(), pool.namespace(), pool.name());
+    let jobs = seen.jobs();
+    // After one that failed no other is begun. Those that are on their way are waited for: they may be done.
+    let stop = AtomicBool::new(false);
+    let stop = &stop;
+    let mut outcomes = stream::iter(slots)
+        .map(|slot| {
+            let before = predecessor(&jobs, slot).map(|job| job.uid.as_str());
+            let body = children::body(pool, slot, hash, before);
+            async move {
+                // A plan of many members takes a while, in which it may become void.
+                let outcome = match fence.broken() {
+                    _ if stop.load(Ordering::Relaxed) => None,
+                    Some(reason) => Some(Err(reason)),
+                    None => Some(Ok(apply::create(context, pool, &body).await)),
+                };
+                (slot, body, outcome)
+            }
+        })
+        .buffer_unordered(CREATES_AT_A_TIME);
+    let (mut void, mut made, mut refusal) = (None, false, None);
+    while let Some((slot, body, outcome)) = outcomes.next().await {
+        let outcome = match outcome {
+            None => continue,
+            Some(Ok(outcome)) => outcome,
+            Some(Err(reason)) => {
+                void.get_or_insert(reason);
+                continue;
+            }
+        };
+        let child = body["metadata"]["name"].as_str().unwrap_or_default();
+        match outcome {
+            Created::Made(pod) => {
+                tracing::info!(kind, namespace, name, member = pod.name, "created");
+                state.believe(|overlay, now| overlay.made(*pod, now));
+                made = true;
+            }
+            Created::Existed(Some(pod)) => state.believe(|overlay, now| overlay.made(*pod, now)),
+            Created::Existed(None) => {
+                state.believe(|overlay, now| overlay.creation_unanswered(slot, child, now));
+                carried.again = true;
+            }
+            Created::Conflict(taken) => {
+                tracing::warn!(
+                    kind,
+                    namespace,
+                    name,
+                    taken,
+                    "the name belongs to another's; that is left alone"
+                );
+                state.believe(|overlay, _| overlay.not_made(slot));
+                state.conflicts.insert(slot, (Instant::now(), taken));
+            }
+            Created::Refused(words) => {
+                refusal.get_or_insert(words);
+                stop.store(true, Ordering::Relaxed);
+            }
+            Created::Failed(error) => {
+                state.believe(|overlay, now| overlay.creation_unanswered(slot, child, now));
+                carried.failed.get_or_insert(ReconcileError::Create(error));
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+    if let Some(words) = refusal {
+        // One refusal a look: the rest would be refused for the same reason.
+        let wait = (REFUSED_FIRST * 2_u32.saturating_pow(state.refusals.min(10))).min(REFUSED_LONGEST);
+        state.refusals = state.refusals.saturating_add(1);
+        tracing::warn!(kind, namespace, name, error = words, "the API server refuses a member");
+        state.refused = Some((Instant::now() + wait, words));
+    } else if made {
+        state.refused = None;
+        state.refusals = 0;
+    }
+    void
+}
+
+/// Removes one member.
+async fn remove(
+    pool: &Pool,
+    context: &Context,
+    state: &mut PoolState,
+    action: &Step,
+    seen: &Seen,
+    carried: &mut Carried,
+) {
+    let Step::Remove { name: member, uid, resource_version, reason } = action else { return };
+    let (kind, namespace, name) = (pool.kind().as_str(), pool.namespace(), pool.name());
+    let version = resource_version.as_deref();
+    let removed = match pool {
+        Pool::Pods(_) => apply::remove_pod(context, namespace, member, uid, version).await,
+        Pool::Jobs(_) if *reason == RemovalReason::Finished => {
+            apply::remove_finished(context, namespace, member, uid).await
+        }
+        Pool::Jobs(_) => apply::remove_job(context, namespace, member, uid, version, seen.pods_of(uid)).await,
+    };
+    // What a Job's pod does gives the Job no new version, so that only an error leaves a doubt.
+    let pods = matches!(pool, Pool::Pods(_));
+    if let (true, Some(version)) =
+        (removed.is_err() || pods && matches!(removed, Ok(Wrote::Conflict)), version)
+    {
+        state.believe(|overlay, now| overlay.removal_unanswered(uid, version, now));
+    }
+    match removed {
+        Ok(Wrote::Done) => {
+            tracing::info!(kind, namespace, name, member, reason = reason.as_str(), "removed");
+            context.metrics.removed(reason.as_str());
+            state.believe(|overlay, now| overlay.removed(uid, now));
+        }
+        Ok(Wrote::Gone) => carried.again |= state.believe(|overlay, now| overlay.gone(uid, now)),
+        Ok(Wrote::Conflict) => {
+            tracing::info!(kind, namespace, name, member, "spared: it changed since it was seen idle");
+            context.metrics.removed("spared");
+        }
+        Err(error) => {
+            carried.failed.get_or_insert(ReconcileError::Remove(member.clone(), error));
+        }
+    }
 }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use stoker_api::{GROUP, keys};
 use stoker_core::PodView;
 use stoker_core::pool::JobView;
+use stoker_core::pool::overlay::BELIEVED;
 use tokio::sync::watch;
 
 use crate::context::{Context, Scope};
@@ -19,9 +20,8 @@ use crate::object::{Key, Kind};
 use crate::slim_job::SlimJob;
 use crate::slim_pod::SlimPod;
 
-/// How long what was just done is believed although the watch does not show it yet. Longer than any healthy
-/// watch lags; should the watch be cut off, the slots' names still keep a child from being made twice.
-pub const OVERLAY: Duration = Duration::from_secs(30);
+/// How long it is remembered that a child went: as long as one that was made is believed to exist unseen.
+const GONE: Duration = BELIEVED.unsigned_abs();
 
 /// A kind of children that are watched.
 pub trait Child:
@@ -180,7 +180,7 @@ impl<C: Child> ChildIndex<C> {
         children.get(owner).map(|c| c.values().cloned().collect()).unwrap_or_default()
     }
 
-    /// Whether the watch told within the last [`OVERLAY`] that a child of an owner is gone.
+    /// Whether the watch told within the last [`GONE`] that a child of an owner is gone.
     pub fn went(&self, owner: &str, uid: &str) -> bool {
         let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
         gone.get(owner).is_some_and(|gone| gone.iter().any(|(_, gone)| gone == uid))
@@ -195,7 +195,7 @@ impl<C: Child> ChildIndex<C> {
         let mut gone = self.gone.write().unwrap_or_else(PoisonError::into_inner);
         gone.entry(owner.to_owned()).or_default().push((Instant::now(), uid.to_owned()));
         gone.retain(|_, gone| {
-            gone.retain(|(at, _)| at.elapsed() < OVERLAY);
+            gone.retain(|(at, _)| at.elapsed() < GONE);
             !gone.is_empty()
         });
         drop(gone);

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
 use stoker_api::{AfterUse, DeletionPolicy, Disruption, PoolSpec, keys};
-use stoker_core::pod::PodView;
 use stoker_core::pool::decision::decide;
 use stoker_core::pool::plan::{Settings, plan};
 use stoker_core::pool::status::{Facts, PoolStatus, status};
-use stoker_core::pool::{Asked, Counts, MarkRules, Memory, Placement, ReplaceRules, Snapshot};
+use stoker_core::pool::{Asked, Counts, MarkRules, Memory, Overlay, Placement, ReplaceRules, Snapshot};
 use stoker_core::verdict::remember;
 use stoker_policy::Policy;
 
@@ -22,12 +21,14 @@ use crate::deciding::{ask, deciding, judge_pods, policy_status, scaling_policy, 
 use crate::fence::Fence;
 use crate::members::Seen;
 use crate::object::{Pool, PoolKind};
-use crate::observe::OVERLAY;
 use crate::policies::Source;
 use crate::report::report;
 
 /// How long a slot whose name is taken is left alone. Nothing tells when the other's pod is gone.
 const CONFLICT: Duration = Duration::from_secs(60);
+
+/// When the next look is due after something turned out to be other than it was seen.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How many samples of the past a policy sees.
 const HISTORY: usize = 64;
@@ -91,11 +92,8 @@ pub struct PoolState {
     /// Slots whose names others have, and when that was seen.
     pub(crate) conflicts: BTreeMap<u32, (Instant, String)>,
     pub(crate) refusals: u32,
-    pub(crate) refused: Option<(Timestamp, String)>,
-    /// Pods made that the watch may not show yet.
-    pub(crate) made: Vec<(Instant, PodView)>,
-    /// UIDs of pods removed that the watch may show as they were.
-    pub(crate) removed: Vec<(Instant, String)>,
+    /// Until when no member is made, and why the API server refused the last one.
+    pub(crate) refused: Option<(Instant, String)>,
     pub(crate) written: Option<PoolStatus>,
     pub(crate) written_at: Option<Instant>,
 }
@@ -146,22 +144,11 @@ impl PoolState {
         self.last_error = error;
     }
 
-    /// The pods that the watch shows, corrected by what was just done.
-    fn overlay(&mut self, mut pods: Vec<PodView>, went: impl Fn(&str) -> bool) -> Vec<PodView> {
-        self.made.retain(|(at, made)| {
-            at.elapsed() < OVERLAY && !went(&made.uid) && !pods.iter().any(|p| p.uid == made.uid)
-        });
-        self.removed.retain(|(at, uid)| at.elapsed() < OVERLAY && pods.iter().any(|p| &p.uid == uid));
-        for pod in &mut pods {
-            if self.removed.iter().any(|(_, uid)| uid == &pod.uid) {
-                pod.terminating = true;
-            }
-        }
-        let gone = |made: &PodView| pods.iter().any(|p| p.name == made.name);
-        let unseen: Vec<PodView> =
-            self.made.iter().filter(|(_, m)| !gone(m)).map(|(_, m)| m.clone()).collect();
-        pods.extend(unseen);
-        pods
+    /// Takes note of something done now.
+    pub(crate) fn believe<T>(&mut self, note: impl FnOnce(&mut Overlay, Timestamp) -> T) -> T {
+        let now = Timestamp::now();
+        self.memory.keep_time(now);
+        note(&mut self.memory.overlay, now)
     }
 }
 
@@ -209,7 +196,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let now = Timestamp::now();
 
     let mut seen = Seen::of(context, pool);
-    let members = state.overlay(seen.members(), |member| seen.went(context, uid, member));
+    let members = state.memory.see(seen.members(), |member| seen.went(context, uid, member), now);
     if seen.jobs.is_none() {
         // Pods that were made and are not shown yet are judged, too.
         seen.pods = members.clone();
@@ -257,6 +244,9 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         // Nothing is missing, so that an earlier refusal no longer matters.
         state.refused = None;
     }
+    let refused_for =
+        state.refused.as_ref().map(|(until, _)| until.saturating_duration_since(Instant::now()));
+    let refused_for = refused_for.filter(|wait| !wait.is_zero());
     let marks = mark_rules(spec);
     let settings = Settings {
         bounds,
@@ -264,7 +254,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         paused: spec.paused,
         template_refused: template_error.is_some(),
         conflicts: state.conflicts.keys().copied().collect(),
-        no_creation_before: state.refused.as_ref().map(|(until, _)| *until),
+        no_creation_before: refused_for.and_then(|wait| Some(now + SignedDuration::try_from(wait).ok()?)),
         replace: ReplaceRules {
             // A changed template is for new Jobs only.
             template_hash: seen.jobs.is_none().then(|| hash.clone()),
@@ -288,7 +278,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         plan.actions.extend(seen.housekeeping(pool, &state.memory, marks, &plan.actions));
     }
 
-    let failed = apply_plan(pool, context, &mut state, &plan.actions, &seen, &fence, &hash, touched).await;
+    let carried = apply_plan(pool, context, &mut state, &plan.actions, &seen, &fence, &hash, touched).await;
 
     let last_error = state.last_error.clone();
     let patience = SignedDuration::from_secs(i64::from(spec.startup_timeout_seconds));
@@ -310,18 +300,19 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let new = status(&pool.about(), &previous, &counts, &decision, &plan, keeps_failing, &facts, now);
     let status_wake = report(pool, context, &mut state, &previous, new).await?;
     sample(&mut state, &counts, now);
-    if let Some(error) = failed {
+    if let Some(error) = carried.failed {
         return Err(error);
     }
     context.metrics.reconciled("ok");
 
-    // Should the watch never show what was made, it is believed no longer then.
-    let unseen = state.made.iter().map(|(at, _)| OVERLAY.saturating_sub(at.elapsed())).min();
+    // Should the watch never show what was done, it is believed no longer then.
+    let unseen = state.memory.overlay.wake_at(Timestamp::now());
     let validate = state.refused_config.as_ref().and_then(|refused| refused.again);
     let validate = validate.map(|again| again.saturating_duration_since(Instant::now()));
     let until = |t: Timestamp| Duration::try_from(t.duration_since(Timestamp::now())).unwrap_or_default();
     let retry = state.quiet_until.map(|until| until.saturating_duration_since(Instant::now()));
-    let refused = state.refused.as_ref().filter(|(t, _)| *t > Timestamp::now()).map(|(t, _)| until(*t));
+    let refused = state.refused.as_ref().map(|(until, _)| until.saturating_duration_since(Instant::now()));
+    let refused = refused.filter(|wait| !wait.is_zero());
     let wake = [
         plan.wake_at.map(until),
         not_starting.1.map(until),
@@ -331,7 +322,8 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         retry,
         validate,
         refused,
-        unseen,
+        unseen.map(until),
+        carried.again.then_some(AGAIN),
     ]
     .into_iter()
     .flatten()
