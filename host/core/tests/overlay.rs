@@ -66,14 +66,20 @@ fn a_pod_that_vanished_unseen_is_acted_on_once() {
     let mut overlay = Overlay::default();
     // Made, and gone before the watch could tell.
     overlay.made(pod(1, at(0)), at(0));
-    overlay.gone("uid-1", at(1));
+    assert!(overlay.gone("uid-1", at(1)), "nobody else asks for a look");
+    assert_eq!(sees(&mut overlay, &[], 2), []);
+    assert_eq!(
+        sees(&mut overlay, &[pod(1, at(0))], 2),
+        [(Some(1), true)],
+        "the watch tells late how it came"
+    );
     assert_eq!(sees(&mut overlay, &[], 2), []);
     // Made, removed, and never shown.
     overlay.made(pod(1, at(2)), at(2));
     overlay.removed("uid-1", at(3));
     assert_eq!(sees(&mut overlay, &[], 4), [(Some(1), true)]);
     // Gone, and the watch shows it still.
-    overlay.gone("uid-0", at(5));
+    assert!(!overlay.gone("uid-0", at(5)));
     assert_eq!(sees(&mut overlay, &[ready(0, at(0))], 6), [(Some(0), true), (Some(1), true)]);
 }
 

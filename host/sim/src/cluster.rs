@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use stoker_core::PodView;
+use stoker_core::pool::overlay::BELIEVED;
 use stoker_core::pool::{Action, Marks};
 
 use crate::look::{Look, Says, Spec};
@@ -138,6 +139,8 @@ pub struct Cluster {
     pub made_by: HashMap<String, u64>,
     /// Which operator's life removed a pod, by UID.
     pub removed_by: HashMap<String, u64>,
+    /// When an operator's life learned that a pod, by UID, is gone.
+    missed: HashMap<(u64, String), Timestamp>,
     lives: u64,
 }
 
@@ -156,6 +159,7 @@ impl Cluster {
             greatest_maximum: spec.maximum,
             made_by: HashMap::new(),
             removed_by: HashMap::new(),
+            missed: HashMap::new(),
             lives: 0,
         };
         let version = String::new();
@@ -328,7 +332,13 @@ impl Cluster {
                 op.rest(self.now);
             }
         }
-        Some(Done { operator, action, fate, answer, look, sure, before })
+        let mut missed_before = false;
+        if let (Answer::NotFound, Action::Remove { uid, .. } | Action::Mark { uid, .. }) = (&answer, &action)
+        {
+            let before = self.missed.insert((life, uid.clone()), self.now);
+            missed_before = before.is_some_and(|at| self.now.duration_since(at) < BELIEVED);
+        }
+        Some(Done { operator, action, fate, answer, look, sure, missed_before, before })
     }
 
     fn write(&mut self, action: &Action, look: &Look, life: u64) -> Answer {

@@ -150,6 +150,8 @@ pub struct Look {
     pub plan: Plan,
     /// The spec that all this was done by.
     pub spec: Spec,
+    /// Nothing could be told of pods that were past starting.
+    pub outage: bool,
     /// The pool is being deleted.
     pub draining: bool,
     /// Idle and starting pods that are to be replaced.
@@ -230,5 +232,5 @@ pub fn look_by(
     let unfit = pods.iter().filter(idle).filter(|p| unfit(snapshot, p, &spec.rules(), now).is_some()).count();
     let tried = memory.overlay.tried().collect();
     let draining = settings.draining;
-    Look { pods, verdicts, counts, decision, plan, spec, draining, unfit, tried }
+    Look { pods, verdicts, counts, decision, plan, spec, outage, draining, unfit, tried }
 }

@@ -68,6 +68,8 @@ pub struct Done {
     pub look: Arc<Look>,
     /// The look was sure of the operator's own doings, see [`Carrying::sure`].
     pub sure: bool,
+    /// The operator learned a short while ago that there is no such pod.
+    pub missed_before: bool,
     /// The pod as it truly was before.
     pub before: Option<Arc<PodView>>,
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use stoker_core::PodView;
 use stoker_core::pool::{Action, RemovalReason};
 use stoker_core::verdict::Verdict;
+use stoker_core::{Phase, PodView};
 
 use crate::cluster::Cluster;
 use crate::look::{Look, Says};
@@ -30,8 +30,39 @@ macro_rules! hold {
     };
 }
 
-/// What must hold of any plan, by what was seen.
+/// What a pod does, told from the pod alone.
+fn does(pod: &PodView, outage: bool) -> Verdict {
+    let ready = pod.conditions.iter().find(|c| c.type_ == "Ready").map_or("False", |c| c.status.as_str());
+    match (says_busy(pod), ready) {
+        (false, "False") if pod.phase != Phase::Unknown => Verdict::Starting,
+        _ if outage => Verdict::Unknown,
+        (true, _) => Verdict::Busy,
+        (false, "True") if pod.phase != Phase::Unknown => Verdict::Idle,
+        _ => Verdict::Unknown,
+    }
+}
+
+/// I3: who counts as what is what the pods say.
+fn of_counts(look: &Look) -> Kept {
+    for pod in &look.pods {
+        let (says, verdict) = (does(pod, look.outage), look.verdicts.get(&pod.uid));
+        hold!(verdict == Some(&says), "I3: a {says:?} pod is taken to be {verdict:?}: {pod:?}");
+    }
+    let alive = |wanted: Verdict| {
+        let counts =
+            |p: &&PodView| !p.terminating && !p.phase.is_terminal() && does(p, look.outage) == wanted;
+        look.pods.iter().filter(counts).count()
+    };
+    let counts = &look.counts;
+    let counted = [counts.idle + counts.displaced, counts.busy, counts.starting, counts.unknown];
+    let truth = [Verdict::Idle, Verdict::Busy, Verdict::Starting, Verdict::Unknown].map(alive);
+    hold!(counted.map(|n| n as usize) == truth, "I3: {truth:?} pods are counted as {counted:?}");
+    Ok(())
+}
+
+/// What must hold of any look and its plan, by what was seen.
 pub fn of_look(look: &Look) -> Kept {
+    of_counts(look)?;
     let mut slots = BTreeSet::new();
     for action in &look.plan.actions {
         match action {
@@ -128,6 +159,7 @@ pub fn of_write(cluster: &Cluster, done: &Done) -> Kept {
             "I4: the plan is for a pool that is not deleted: {done:?}"
         );
     }
+    hold!(!(done.missed_before && done.sure), "I10: a pod that is gone is acted on again: {:?}", done.action);
     match &done.action {
         Action::Create { slot } if written => of_creation(cluster, done, *slot),
         Action::Remove { uid, reason, .. } if written => {

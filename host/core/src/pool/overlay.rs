@@ -16,12 +16,21 @@ pub const BELIEVED: SignedDuration = SignedDuration::from_secs(30);
 pub struct Overlay {
     /// Pods made that the watch does not show.
     made: Vec<(Timestamp, PodView)>,
-    /// UIDs of pods removed that the watch shows as they were.
-    removed: Vec<(Timestamp, String)>,
+    /// Pods removed that the watch shows as they were, or may yet.
+    removed: Vec<Removed>,
     /// Pods whose removal was not answered clearly.
     perhaps_removed: Vec<Removal>,
     /// Slots of pods that may have been made.
     tried: BTreeMap<u32, Tried>,
+}
+
+/// A pod that is going or gone.
+#[derive(Clone, Debug)]
+struct Removed {
+    at: Timestamp,
+    uid: String,
+    /// The watch has shown it.
+    shown: bool,
 }
 
 /// A removal that may have been done.
@@ -50,11 +59,12 @@ impl Overlay {
             self.tried.remove(&slot);
         }
         self.made.retain(|(_, made)| made.name != pod.name);
-        if !pod.alive() {
-            // The watch may yet show it as it was before.
-            self.removed(&pod.uid, now);
-        }
+        let ended = (!pod.alive()).then(|| pod.uid.clone());
         self.made.push((now, pod));
+        if let Some(uid) = ended {
+            // The watch may yet show it as it was before.
+            self.removed(&uid, now);
+        }
     }
 
     /// The creation of a slot's pod under a name was not answered: it may have been done.
@@ -70,7 +80,8 @@ impl Overlay {
     /// A pod's removal was accepted.
     pub fn removed(&mut self, uid: &str, now: Timestamp) {
         self.perhaps_removed.retain(|removal| removal.uid != uid);
-        self.removed.push((now, uid.to_owned()));
+        let shown = !self.made.iter().any(|(_, made)| made.uid == uid);
+        self.removed.push(Removed { at: now, uid: uid.to_owned(), shown });
     }
 
     /// A pod's removal in a version was not answered, or with a conflict, which a request repeated on its way also
@@ -83,13 +94,11 @@ impl Overlay {
     /// The API server does not know a pod any more. True = the watch has never shown it, so that nothing else will ask
     /// for the look that is due now.
     pub fn gone(&mut self, uid: &str, now: Timestamp) -> bool {
+        // The watch may yet show how it came.
+        self.removed(uid, now);
         let before = self.made.len();
         self.made.retain(|(_, made)| made.uid != uid);
-        let unseen = self.made.len() < before;
-        if !unseen {
-            self.removed(uid, now);
-        }
-        unseen
+        self.made.len() < before
     }
 
     /// The pods that the watch shows, corrected by what was done. `went` tells of a UID whether the watch told lately
@@ -107,6 +116,7 @@ impl Overlay {
         let names: HashSet<&str> = pods.iter().map(|p| p.name.as_str()).collect();
         let uids: HashSet<&str> = pods.iter().map(|p| p.uid.as_str()).collect();
 
+        self.removed.iter_mut().for_each(|r| r.shown |= uids.contains(r.uid.as_str()));
         self.made.retain(|(_, made)| !uids.contains(made.uid.as_str()) && !went(&made.uid));
         let (made, doubtful) = std::mem::take(&mut self.made).into_iter().partition(|(at, _)| fresh(at));
         self.made = made;
@@ -128,10 +138,11 @@ impl Overlay {
         let alive = pods.iter().filter(|p| !p.terminating);
         let shown: HashMap<&str, &str> =
             alive.map(|p| (p.uid.as_str(), p.resource_version.as_str())).collect();
-        self.removed.retain(|(at, uid)| fresh(at) && shown.contains_key(uid.as_str()));
+        self.removed
+            .retain(|r| fresh(&r.at) && !went(&r.uid) && (!r.shown || shown.contains_key(r.uid.as_str())));
         let as_it_was = |r: &Removal| shown.get(r.uid.as_str()).is_some_and(|version| *version == r.version);
         self.perhaps_removed.retain(|r| fresh(&r.at) && as_it_was(r));
-        let removed: HashSet<&str> = self.removed.iter().map(|(_, uid)| uid.as_str()).collect();
+        let removed: HashSet<&str> = self.removed.iter().map(|r| r.uid.as_str()).collect();
         for pod in &mut pods {
             pod.terminating |= removed.contains(pod.uid.as_str());
         }
@@ -158,7 +169,7 @@ impl Overlay {
     /// When the next belief ends, should the watch go on showing nothing.
     pub fn wake_at(&self, now: Timestamp) -> Option<Timestamp> {
         let made = self.made.iter().map(|(at, _)| *at);
-        let removed = self.removed.iter().map(|(at, _)| *at);
+        let removed = self.removed.iter().map(|removed| removed.at);
         let doubted = self.perhaps_removed.iter().map(|removal| removal.at);
         let tried = self.tried.values().map(|tried| tried.at);
         made.chain(removed).chain(doubted).chain(tried).map(|at| at + BELIEVED).filter(|at| *at > now).min()
@@ -167,7 +178,7 @@ impl Overlay {
     /// Moves all that is remembered by so much into the past.
     pub(super) fn shift(&mut self, by: SignedDuration) {
         let made = self.made.iter_mut().map(|(at, _)| at);
-        let removed = self.removed.iter_mut().map(|(at, _)| at);
+        let removed = self.removed.iter_mut().map(|removed| &mut removed.at);
         let doubted = self.perhaps_removed.iter_mut().map(|removal| &mut removal.at);
         let tried = self.tried.values_mut().map(|tried| &mut tried.at);
         made.chain(removed).chain(doubted).chain(tried).for_each(|at| *at -= by);
