@@ -1,6 +1,6 @@
 //! One look at a pool in the shell's order, and what the spec and the policy say to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::BusyProbe;
@@ -158,6 +158,8 @@ pub struct Look {
     pub unfit: usize,
     /// Slots in which a pod may be that is not seen.
     pub tried: Vec<u32>,
+    /// UIDs of pods whose removal was begun before, and not answered.
+    pub doubted: HashSet<String>,
 }
 
 impl Look {
@@ -230,7 +232,7 @@ pub fn look_by(
     let verdicts = pods.iter().map(|p| (p.uid.clone(), snapshot.verdict(p))).collect();
     let idle = |p: &&PodView| p.alive() && matches!(snapshot.verdict(p), Verdict::Idle | Verdict::Starting);
     let unfit = pods.iter().filter(idle).filter(|p| unfit(snapshot, p, &spec.rules(), now).is_some()).count();
-    let tried = memory.overlay.tried().collect();
+    let (tried, doubted) = (memory.overlay.tried().collect(), memory.overlay.perhaps_removed());
     let draining = settings.draining;
-    Look { pods, verdicts, counts, decision, plan, spec, outage, draining, unfit, tried }
+    Look { pods, verdicts, counts, decision, plan, spec, outage, draining, unfit, tried, doubted }
 }

@@ -202,13 +202,14 @@ fn of_creation(cluster: &Cluster, done: &Done, slot: u32) -> Kept {
 
 /// A pod that is spare is not removed while another that the operator removed looks alive to it.
 fn of_shrinking(cluster: &Cluster, done: &Done) -> Kept {
-    let Action::Remove { reason, .. } = &done.action else { return Ok(()) };
+    let Action::Remove { uid, reason, .. } = &done.action else { return Ok(()) };
     let Some(op) = cluster.operators.get(done.operator) else { return Ok(()) };
     let counted = matches!(
         reason,
         RemovalReason::Surplus | RemovalReason::SurplusUnscheduled | RemovalReason::Replaced(_)
     );
-    if !counted || !done.sure {
+    // What was begun before was decided by what was seen then.
+    if !counted || !done.sure || done.look.doubted.contains(uid) {
         return Ok(());
     }
     let planned = |uid: &str| {

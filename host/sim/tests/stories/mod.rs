@@ -43,6 +43,8 @@ pub enum Happens {
     Looks(usize),
     Acts(usize, Fate),
     ActsOn(usize, usize),
+    /// It acts up to its next removal, whose answer is lost.
+    RemovesUnanswered(usize),
     /// The pod that the operator is about to remove takes up work.
     TurnsBusy(usize),
 }
@@ -150,8 +152,8 @@ fn seconds() -> impl Strategy<Value = i64> {
 fn happens() -> impl Strategy<Value = Happens> {
     use Happens::{
         Acts, ActsOn, ClockSet, Cordoned, Deleted, Ends, Flips, Forced, Gone, Looks, NodeJoins, NodeLost,
-        NodeRemoved, Outage, Policy, Ready, Relists, Respecified, Restarts, Scheduled, Sees, SeesAll,
-        SeesOne, Time, TurnsBusy, Unready,
+        NodeRemoved, Outage, Policy, Ready, Relists, RemovesUnanswered, Respecified, Restarts, Scheduled,
+        Sees, SeesAll, SeesOne, Time, TurnsBusy, Unready,
     };
     let value = prop_oneof![3 => Just("true"), 1 => Just("TRUE"), 3 => Just("false"), 1 => Just("")];
     let n = || 0..64usize;
@@ -187,6 +189,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         14 => (n(), fate()).prop_map(|(o, fate)| Acts(o, fate)),
         14 => (n(), 1..9usize).prop_map(|(o, n)| ActsOn(o, n)),
         3 => n().prop_map(TurnsBusy),
+        3 => n().prop_map(RemovesUnanswered),
     ];
     prop_oneof![
         6 => (1..15_000i64).prop_map(Time),
@@ -263,17 +266,30 @@ pub fn happen(cluster: &mut Cluster, what: Happens) -> Result<Option<Arc<Look>>,
                 act(cluster, o % operators, Fate::Passes)?;
             }
         }
+        Happens::RemovesUnanswered(o) => {
+            let o = o % operators;
+            let Some((before, _)) = next_removal(cluster, o) else { return Ok(None) };
+            for _ in 0..before {
+                act(cluster, o, Fate::Passes)?;
+            }
+            act(cluster, o, Fate::Unanswered)?;
+        }
         Happens::TurnsBusy(o) => {
-            let next = cluster.operators[o % operators].carrying.as_ref().and_then(|c| {
-                c.steps.iter().find_map(|step| match step {
-                    Action::Remove { name, .. } => Some(name.clone()),
-                    _ => None,
-                })
-            });
-            flip(cluster, &next.unwrap_or_default(), "true");
+            if let Some((_, name)) = next_removal(cluster, o % operators) {
+                flip(cluster, &name, "true");
+            }
         }
     }
     Ok(None)
+}
+
+/// How many writes come before an operator's next removal, and the pod that it removes.
+fn next_removal(cluster: &Cluster, operator: usize) -> Option<(usize, String)> {
+    let steps = &cluster.operators[operator].carrying.as_ref()?.steps;
+    steps.iter().enumerate().find_map(|(before, step)| match step {
+        Action::Remove { name, .. } => Some((before, name.clone())),
+        _ => None,
+    })
 }
 
 fn flip(cluster: &mut Cluster, pod: &str, value: &str) {
