@@ -83,10 +83,11 @@ e2e: build cluster-up ## Test the operator on the local cluster
 
 .PHONY: bench
 bench: SIM_NODES = 20
-bench: build release cluster-up ## Measure: flips, flips beside bad policies (both on the local cluster), decisions
+bench: build release cluster-up ## Measure: flips, flips beside bad policies, questions to pods (on the local cluster), decisions
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips 500 1
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/beside
+	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/probes
 	cargo run --locked --release -p stoker-policy --features bench --example decide
 
 .PHONY: test

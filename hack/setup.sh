@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 bin=$root/target/cluster/bin
 
-packages='runc containernetworking-plugins nftables busybox-static iproute2 musl-tools iptables conntrack g++'
+packages='runc containernetworking-plugins nftables busybox-static iproute2 musl-tools iptables conntrack g++ redis-server'
 rust_targets='wasm32-unknown-unknown wasm32-wasip2 wasm32-wasip1 x86_64-unknown-linux-musl'
 rust_components='rustfmt clippy'
 cargo_component=0.21.1

@@ -3,8 +3,15 @@
 
 use std::path::PathBuf;
 
-const NAMES: [&str; 6] =
-    ["buffer", "percent-buffer", "scheduled-buffer", "expression", "probe-verdict", "hysteresis"];
+const NAMES: [&str; 7] = [
+    "buffer",
+    "percent-buffer",
+    "scheduled-buffer",
+    "expression",
+    "probe-verdict",
+    "hysteresis",
+    "json-status",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

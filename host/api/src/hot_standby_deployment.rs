@@ -106,7 +106,7 @@ pub struct HotStandbyDeploymentStatus {
     /// The policy; absent when the spec names none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyStatus>,
-    /// Ready, StandbyAvailable, Reconciling, Stalled, PolicyHealthy, TemplateValid, Conflict.
+    /// Ready, StandbyAvailable, Reconciling, Stalled, PolicyHealthy, ProbesHealthy, TemplateValid, Conflict.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

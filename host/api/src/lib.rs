@@ -14,7 +14,10 @@ mod schema;
 pub mod status;
 pub mod template;
 
-pub use busy_probe::{BusyProbe, BusyProbeMode, ConditionProbe, ConditionStatus};
+pub use busy_probe::{
+    BusyProbe, BusyProbeMode, CaSource, ConditionProbe, ConditionStatus, CredentialsSecret, ExecProbe,
+    HttpHeader, HttpPort, HttpProbe, HttpScheme, ProbeFailure, RedisProbe, RedisWords, SecretKey, TreatAs,
+};
 pub use hot_standby_deployment::{
     HotStandbyDeployment, HotStandbyDeploymentSpec, HotStandbyDeploymentStatus,
 };

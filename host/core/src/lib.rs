@@ -8,6 +8,7 @@
 //! ```
 #![deny(missing_docs)]
 
+pub mod asked;
 pub mod conditions;
 pub mod names;
 pub mod pod;

@@ -2,6 +2,7 @@
 //! memory at a time.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 
@@ -59,6 +60,10 @@ pub struct PodView {
     pub terminating: bool,
     /// The node that it is bound to.
     pub node: Option<String>,
+    /// Its address, once it has one.
+    pub ip: Option<IpAddr>,
+    /// The named ports of its containers.
+    pub ports: Vec<(String, u16)>,
     /// Its node takes no new pods, or is not Ready.
     pub displaced: bool,
     /// Restarts of its containers, summed.

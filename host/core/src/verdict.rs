@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::{BusyProbe, BusyProbeMode, ConditionStatus};
 
+use crate::asked::{Answers, Outcome, Rules, Standing};
 use crate::{Phase, PodView};
 
 /// What a pod is doing.
@@ -40,6 +41,8 @@ pub enum Reading {
     Annotation(Option<String>),
     /// The condition's status, if the pod has it.
     Condition(Option<String>),
+    /// Nothing can be read off the pod: it is asked.
+    Asked,
 }
 
 /// A verdict with its reason in words.
@@ -99,7 +102,7 @@ impl PodMemory {
 /// Memory of all pods of a pool, by UID.
 pub type PodMemories = HashMap<String, PodMemory>;
 
-/// Reads the probe of a watch-fed mode off a pod.
+/// Reads the probe off a pod, as far as it can be.
 pub fn read(pod: &PodView, probe: &BusyProbe) -> Reading {
     match probe.mode {
         BusyProbeMode::Annotation => Reading::Annotation(pod.annotations.get(&probe.annotation_key).cloned()),
@@ -107,6 +110,7 @@ pub fn read(pod: &PodView, probe: &BusyProbe) -> Reading {
             let type_ = condition_type(probe);
             Reading::Condition(pod.condition(&type_).map(|c| c.status.clone()))
         }
+        BusyProbeMode::Http | BusyProbeMode::Exec | BusyProbeMode::Redis => Reading::Asked,
     }
 }
 
@@ -132,6 +136,7 @@ pub fn ever_ready(pod: &PodView, memory: Option<&PodMemory>) -> bool {
 /// - condition: the busy status = busy, its opposite = idle when Ready, `Unknown` = unknown, missing = idle.
 /// - A pod that is not Ready is starting, unless it says that it is busy: readiness is often dropped at work.
 /// - A pod whose node cannot be asked is unknown.
+/// - In the modes that ask, nothing is known here: see [`judge_asked`].
 pub fn judge(pod: &PodView, probe: &BusyProbe, memory: Option<&PodMemory>) -> Judgement {
     let (verdict, reason) = judge_parts(pod, probe, memory);
     Judgement { verdict, reason, spent: false }
@@ -157,8 +162,12 @@ fn judge_parts(pod: &PodView, probe: &BusyProbe, memory: Option<&PodMemory>) -> 
                 return (Verdict::Busy, format!("condition {} is {status}", wanted.type_));
             }
         }
+        Reading::Asked => {
+            let verdict = if ever_ready(pod, memory) { Verdict::Unknown } else { Verdict::Starting };
+            return (verdict, "not asked yet".to_owned());
+        }
     }
-    if pod.phase == Phase::Unknown || pod.condition("Ready").is_some_and(|c| c.status == "Unknown") {
+    if node_is_silent(pod) {
         return (Verdict::Unknown, "the pod's node does not answer".to_owned());
     }
     let idle_unready = readiness_is_inverted(probe) && ever_ready(pod, memory);
@@ -166,6 +175,68 @@ fn judge_parts(pod: &PodView, probe: &BusyProbe, memory: Option<&PodMemory>) -> 
         return (Verdict::Starting, "not Ready".to_owned());
     }
     (Verdict::Idle, "Ready and not busy".to_owned())
+}
+
+fn node_is_silent(pod: &PodView) -> bool {
+    pod.phase == Phase::Unknown || pod.condition("Ready").is_some_and(|c| c.status == "Unknown")
+}
+
+/// What a pod's answers say of it, in the modes that ask.
+///
+/// - busy = busy, Ready or not. A pod that was never Ready is starting otherwise, whatever it answers.
+/// - idle = idle when Ready; a pod that is not Ready again is starting.
+/// - No clear answer for too long = unknown, or busy if the probe says so. Until then the last clear one stands,
+///   and a pod that was starting goes on to.
+/// - A pod whose node does not answer is unknown unless it says that it is busy.
+pub fn judge_asked(
+    pod: &PodView,
+    rules: Rules,
+    answers: Option<&Answers>,
+    memory: Option<&PodMemory>,
+    now: Timestamp,
+) -> Judgement {
+    let none = Answers::default();
+    let answers = answers.unwrap_or(&none);
+    let standing = answers.standing(rules, now);
+    let words = |verdict| (verdict, answers.words(standing));
+    let (verdict, reason) = match standing {
+        Standing::Clear(Outcome::Busy) => words(Verdict::Busy),
+        _ if !ever_ready(pod, memory) => (Verdict::Starting, "not Ready yet".to_owned()),
+        Standing::Lost if rules.lost_is_busy => words(Verdict::Busy),
+        Standing::Lost | Standing::Clear(Outcome::Unclear) => words(Verdict::Unknown),
+        _ if node_is_silent(pod) => (Verdict::Unknown, "the pod's node does not answer".to_owned()),
+        Standing::Clear(Outcome::Starting) => words(Verdict::Starting),
+        Standing::Clear(Outcome::Idle) if !pod.ready() => (Verdict::Starting, "not Ready".to_owned()),
+        Standing::Clear(Outcome::Idle) => words(Verdict::Idle),
+        // It has just become Ready; after a restart nothing is remembered, and it may be at work.
+        Standing::NotYet if memory.is_some_and(|m| m.verdict == Verdict::Starting) => {
+            words(Verdict::Starting)
+        }
+        Standing::NotYet => words(Verdict::Unknown),
+    };
+    Judgement { verdict, reason, spent: false }
+}
+
+/// How many pods give no clear answer to the probe that asks them, and why the first does not.
+pub fn not_answering(
+    pods: &[PodView],
+    rules: Rules,
+    answers: &HashMap<String, Answers>,
+    memories: &PodMemories,
+    now: Timestamp,
+) -> Option<(u32, String)> {
+    let lost = |pod: &&PodView| {
+        pod.alive()
+            && ever_ready(pod, memories.get(&pod.uid))
+            && answers.get(&pod.uid).is_some_and(|a| a.standing(rules, now) == Standing::Lost)
+    };
+    let mut all = pods.iter().filter(lost);
+    let first = all.next()?;
+    let why = answers.get(&first.uid).map(|a| a.words(Standing::Lost)).unwrap_or_default();
+    Some((
+        u32::try_from(all.count()).unwrap_or(u32::MAX).saturating_add(1),
+        format!("{} ({why})", first.name),
+    ))
 }
 
 /// Ready=True means busy, so that Ready=False of a pod that was Ready is its idle state.

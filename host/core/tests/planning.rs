@@ -643,3 +643,21 @@ fn a_pod_that_the_policy_calls_spent_is_replaced_also_while_the_policy_fails() {
     assert_eq!(judge_as(Verdict::Unknown, false, at(2)), (vec![], true));
     assert_eq!(judge_as(Verdict::Idle, false, at(3)), (vec![], false), "the policy says otherwise");
 }
+
+#[test]
+fn i3_pods_of_which_nothing_was_ever_known_hold_the_size_that_they_find() {
+    // After a restart: two pods do not tell what they do, three say that they are idle.
+    let silent = |slot| in_phase(ready(slot, at(0)), Phase::Unknown);
+    let idle: Vec<_> = (2..5).map(|slot| ready(slot, at(0))).collect();
+    let pods = [&[silent(0), silent(1)][..], &idle].concat();
+    let mut memory = Memory::default();
+    let look = see(&pods, spec(3, 10), &mut memory, at(100));
+    assert_eq!((look.decision.applied, look.creates(), look.removals()), (3, vec![], vec![]));
+    // One of them is idle, the other was at work: the surplus is what it is.
+    let pods = [&[ready(0, at(0)), busy(1, at(0))][..], &idle].concat();
+    assert_eq!(see(&pods, spec(3, 10), &mut memory, at(101)).removals().len(), 1);
+    // What was known once counts as it was.
+    let pods = [&[silent(0), silent(1)][..], &idle].concat();
+    let look = see(&pods, spec(3, 10), &mut memory, at(102));
+    assert_eq!((look.decision.applied, look.removals().len()), (4, 1));
+}

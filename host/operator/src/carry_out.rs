@@ -10,6 +10,7 @@ use stoker_core::pool::jobs::predecessor;
 use stoker_core::pool::plan::Action as Step;
 
 use crate::apply::{self, Created, Wrote};
+use crate::asking::{Asking, Spared};
 use crate::children;
 use crate::context::Context;
 use crate::fence::Fence;
@@ -20,6 +21,9 @@ use crate::pool::{PoolState, ReconcileError};
 /// Pods of one pool that are created at a time: enough to fill a large pool fast, few enough to leave the API
 /// server to others.
 const CREATES_AT_A_TIME: usize = 16;
+
+/// Members of one pool that are asked for their last word at a time.
+const LAST_WORDS_AT_A_TIME: usize = 16;
 
 /// First and longest wait after the API server refused a pod.
 const REFUSED_FIRST: Duration = Duration::from_secs(5);
@@ -43,6 +47,7 @@ pub(crate) async fn apply_plan(
     state: &mut PoolState,
     actions: &[Step],
     seen: &Seen,
+    asking: Option<&Asking>,
     fence: &Fence<'_>,
     hash: &str,
     touched: Option<Instant>,
@@ -70,6 +75,8 @@ pub(crate) async fn apply_plan(
                     }
                 }
             }
+            // Those go below that are asked for their last word.
+            Step::Remove { .. } if asking.is_some() => {}
             Step::Remove { .. } => {
                 if let Some(reason) = fence.broken() {
                     void.get_or_insert(reason);
@@ -79,12 +86,54 @@ pub(crate) async fn apply_plan(
             }
         }
     }
+    if let Some(asking) = asking {
+        let gone = remove_asked(pool, context, state, actions, seen, asking, fence, &mut carried).await;
+        void = void.or(gone);
+    }
     if let Some(reason) = void {
         // Whatever broke the fence asks for another look.
         tracing::info!(namespace, name, reason, "the rest of a decision dropped, deciding again");
         context.metrics.policies.dropped(reason);
     }
     carried
+}
+
+/// Removes members whose pods are asked once more, each as soon as its pods have said that they are idle. Returns why
+/// the plan has become void, if it has.
+#[allow(clippy::too_many_arguments)]
+async fn remove_asked(
+    pool: &Pool,
+    context: &Context,
+    state: &mut PoolState,
+    actions: &[Step],
+    seen: &Seen,
+    asking: &Asking,
+    fence: &Fence<'_>,
+    carried: &mut Carried,
+) -> Option<&'static str> {
+    let (kind, namespace, name) = (pool.kind().as_str(), pool.namespace(), pool.name());
+    let (memories, active) = (state.memory.pods.clone(), state.active.clone());
+    let words: Vec<_> = actions
+        .iter()
+        .filter(|action| matches!(action, Step::Remove { .. }))
+        .map(|action| asking.last_word(context, pool, active.as_ref(), action, seen, &memories))
+        .collect();
+    let mut words = stream::iter(words).buffer_unordered(LAST_WORDS_AT_A_TIME);
+    while let Some((action, spared)) = words.next().await {
+        if let Some(reason) = fence.broken() {
+            return Some(reason);
+        }
+        match spared {
+            None => remove(pool, context, state, action, seen, carried).await,
+            Some(Spared { pod, words, unclear }) => {
+                tracing::info!(kind, namespace, name, pod, words, "spared by its last answer");
+                context.metrics.removed("spared");
+                // After a few of those it is unknown, and another one may go.
+                carried.again |= unclear;
+            }
+        }
+    }
+    None
 }
 
 /// Makes members. Returns why the plan has become void, if it has.

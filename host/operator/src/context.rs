@@ -16,9 +16,11 @@ use crate::metrics::Metrics;
 use crate::nodes::NodeIndex;
 use crate::object::{Key, Kind, Pool, PoolKind};
 use crate::observe::{JobIndex, Owners, PodIndex};
+use crate::open_files;
 use crate::policies::Policies;
 use crate::policy_cache::PolicyCache;
 use crate::pool::PoolState;
+use crate::prober::Prober;
 use crate::startup::StartError;
 
 /// How the operator runs.
@@ -124,6 +126,7 @@ pub struct Context {
     pub policies: Policies,
     pub host: PolicyHost,
     pub cache: PolicyCache,
+    pub prober: Arc<Prober>,
     pub metrics: Metrics,
     pub recorder: Recorder,
     scopes: Vec<Arc<Scope>>,
@@ -144,6 +147,7 @@ impl Context {
         } else {
             options.namespaces.into_iter().map(|n| Scope::new(Some(n))).collect()
         };
+        let prober = Prober::new(client.clone(), metrics.probes.clone(), open_files::for_pods());
         let reporter = Reporter { controller: "stoker".into(), instance: std::env::var("POD_NAME").ok() };
         Ok(Arc::new(Self {
             recorder: Recorder::new(client.clone(), reporter),
@@ -154,6 +158,7 @@ impl Context {
             policies: Policies::default(),
             host,
             cache,
+            prober,
             metrics,
             client,
             scopes,
@@ -171,6 +176,15 @@ impl Context {
         match key.kind {
             Kind::HotStandbyDeployment => scope.deployments.trigger(key),
             Kind::HotStandbyJob => scope.jobs.trigger(key),
+        }
+    }
+
+    /// Has an owner looked at whose pods answer something else than before.
+    pub fn answered_otherwise(&self, owner: &str) {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = pools.get(owner) {
+            self.owners.touch(&known.key);
+            self.trigger(&known.key);
         }
     }
 
@@ -206,7 +220,10 @@ impl Context {
             stays
         });
         self.policies.release(key, None);
-        gone.iter().for_each(|uid| self.owners.forget(uid));
+        for uid in &gone {
+            self.owners.forget(uid);
+            self.prober.forget(uid);
+        }
         if self.cache.exists() && !gone.is_empty() {
             let context = self.clone();
             tokio::spawn(async move {

@@ -7,13 +7,15 @@ use jiff::Timestamp;
 use stoker_api::PolicyStatus;
 use stoker_core::pod::PodView;
 use stoker_core::pool::{Asked, Counts, Snapshot};
-use stoker_core::verdict::{Judgement, Verdict, ever_ready, judge};
+use stoker_core::verdict::{Judgement, PodMemories, Verdict, ever_ready};
 use stoker_policy::{ConfigRefusal, Limits, Policy};
 
+use crate::asking::{self, Asking};
 use crate::context::Context;
 use crate::object::{Key, Pool};
 use crate::policies::{Content, Source};
 use crate::pool::{Active, PoolState, RefusedConfig};
+use crate::prober::Known;
 use crate::projection::{self, ScalingContext};
 
 fn limits(pool: &Pool) -> Limits {
@@ -193,32 +195,22 @@ pub(crate) async fn judge_pods(
     pool: &Pool,
     context: &Context,
     state: &PoolState,
+    asking: Option<&Asking>,
     pods: &[PodView],
     now: Timestamp,
 ) -> Judged {
-    let probe = &pool.spec().busy_probe;
-    let by_probe: Vec<Judgement> =
-        pods.iter().map(|p| judge(p, probe, state.memory.pods.get(&p.uid))).collect();
+    let by_probe = asking::by_probe(pool, asking, pods, &state.memory.pods, now);
     let Some(active) = state.active.as_ref().filter(|a| a.policy.exports().busyness) else {
         return Judged { verdicts: by_probe.clone(), by_probe, error: None, wake: None };
     };
-    let info = active.policy.info();
-    let wanted = projection::Wanted { labels: &info.wanted_labels, annotations: &info.wanted_annotations };
-    let input =
-        projection::busyness_input(pool, &active.config, pods, &state.memory.pods, &by_probe, &wanted, now);
+    let known = asking.map(|asking| &asking.known);
+    let memories = &state.memory.pods;
     let asked = match state.quiet() {
         Some(error) => Err(error),
-        None => {
-            let answer = context.host.classify(&active.policy, limits(pool), input).await;
-            answer.map_err(|error| error.to_string())
-        }
+        None => classify(pool, context, active, pods, memories, &by_probe, known, now).await,
     };
     match asked {
-        Ok(answer) => {
-            let wake = answer.value.iter().filter_map(|verdict| verdict.wake_after).min();
-            let verdicts = projection::judgements(pods, answer.value);
-            Judged { verdicts, by_probe, error: None, wake: wake.map(Duration::from_millis) }
-        }
+        Ok((verdicts, wake)) => Judged { verdicts, by_probe, error: None, wake },
         Err(words) => {
             // A pod that has never been Ready is starting whoever is asked. Of the others nothing is known (I3),
             // also of one that is not Ready now: readiness is often dropped at work.
@@ -233,6 +225,28 @@ pub(crate) async fn judge_pods(
             Judged { verdicts, by_probe, error: Some(words), wake: None }
         }
     }
+}
+
+/// Asks the active policy what pods do: one judgement for each, and when it wants to be asked again.
+#[allow(clippy::too_many_arguments)]
+pub(crate) async fn classify(
+    pool: &Pool,
+    context: &Context,
+    active: &Active,
+    pods: &[PodView],
+    memories: &PodMemories,
+    by_probe: &[Judgement],
+    known: Option<&Known>,
+    now: Timestamp,
+) -> Result<(Vec<Judgement>, Option<Duration>), String> {
+    let info = active.policy.info();
+    let wanted = projection::Wanted { labels: &info.wanted_labels, annotations: &info.wanted_annotations };
+    let input =
+        projection::busyness_input(pool, &active.config, pods, memories, by_probe, known, &wanted, now);
+    let answer = context.host.classify(&active.policy, limits(pool), input).await;
+    let answer = answer.map_err(|error| error.to_string())?.value;
+    let wake = answer.iter().filter_map(|verdict| verdict.wake_after).min();
+    Ok((projection::judgements(pods, answer), wake.map(Duration::from_millis)))
 }
 
 #[allow(clippy::too_many_arguments)]

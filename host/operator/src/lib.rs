@@ -9,21 +9,30 @@
 //! ```
 
 mod apply;
+mod asking;
 mod carry_out;
 mod children;
 mod context;
 mod deciding;
+mod exec_probe;
 mod fence;
+mod http_probe;
 mod members;
 mod metrics;
 mod nodes;
 mod object;
 mod observe;
+mod open_files;
+mod pod_tls;
 mod policies;
 mod policy_cache;
 mod policy_metrics;
 mod pool;
+mod probe_metrics;
+mod prober;
 mod projection;
+mod question;
+mod redis_probe;
 mod report;
 mod server;
 mod slim_job;
@@ -65,7 +74,11 @@ pub async fn run(
     let context = Context::new(client.clone(), options)?;
     let server = server::serve(listen, context.clone(), stop.clone()).await?;
 
-    let mut tasks = vec![tokio::spawn(nodes::watch_nodes(context.clone(), stop.clone()))];
+    let mut tasks = vec![
+        tokio::spawn(nodes::watch_nodes(context.clone(), stop.clone())),
+        tokio::spawn(context.prober.clone().run(stop.clone())),
+        tokio::spawn(tell_changes(context.clone(), stop.clone())),
+    ];
     for scope in context.scopes() {
         tasks.push(tokio::spawn(watch_children::<SlimPod>(context.clone(), scope.clone(), stop.clone())));
         tasks.push(tokio::spawn(watch_children::<SlimJob>(context.clone(), scope.clone(), stop.clone())));
@@ -77,6 +90,20 @@ pub async fn run(
     join_all(tasks).await;
     server.await.ok();
     Ok(())
+}
+
+/// Has the pools looked at whose pods answer something else than before.
+async fn tell_changes(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
+    let mut changes = context.prober.take_changes();
+    loop {
+        tokio::select! {
+            changed = changes.next() => match changed {
+                Some(owner) => context.answered_otherwise(&owner),
+                None => return,
+            },
+            _ = stop.wait_for(|s| *s) => return,
+        }
+    }
 }
 
 fn deployments(scope: &context::Scope) -> &Looked<HotStandbyDeployment> {

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::policy_metrics::PolicyMetrics;
+use crate::probe_metrics::ProbeMetrics;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
@@ -30,6 +31,8 @@ pub struct Metrics {
     status_writes: Family<Outcome, Counter>,
     /// Those of policies.
     pub policies: Arc<PolicyMetrics>,
+    /// Those of questions to pods.
+    pub probes: Arc<ProbeMetrics>,
     reaction: Histogram,
 }
 
@@ -45,6 +48,7 @@ impl Metrics {
         let status_writes = Family::default();
         registry.register("status_writes", "Writes of a status, by outcome", status_writes.clone());
         let policies = Arc::new(PolicyMetrics::new(&mut registry));
+        let probes = Arc::new(ProbeMetrics::new(&mut registry));
         let reaction = Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]);
         registry.register_with_unit(
             "reaction",
@@ -52,7 +56,7 @@ impl Metrics {
             Unit::Seconds,
             reaction.clone(),
         );
-        Self { registry, reconciles, created, removed, status_writes, policies, reaction }
+        Self { registry, reconciles, created, removed, status_writes, policies, probes, reaction }
     }
 
     pub fn reconciled(&self, outcome: &str) {

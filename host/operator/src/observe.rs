@@ -140,7 +140,8 @@ impl Owners {
         self.touched.write().unwrap_or_else(PoisonError::into_inner).remove(key)
     }
 
-    fn touch(&self, key: &Key) {
+    /// Notes that a change waits to be looked at.
+    pub fn touch(&self, key: &Key) {
         let mut touched = self.touched.write().unwrap_or_else(PoisonError::into_inner);
         touched.entry(key.clone()).or_insert_with(Instant::now);
     }

@@ -15,6 +15,7 @@ use stoker_core::verdict::remember;
 use stoker_policy::Policy;
 
 use crate::apply;
+use crate::asking;
 use crate::carry_out::apply_plan;
 use crate::context::Context;
 use crate::deciding::{ask, deciding, judge_pods, policy_status, scaling_policy, settle_policy};
@@ -51,6 +52,7 @@ pub enum ReconcileError {
 }
 
 /// The policy that decides for a pool.
+#[derive(Clone)]
 pub(crate) struct Active {
     pub(crate) policy: Arc<Policy>,
     pub(crate) config: String,
@@ -210,7 +212,8 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let fence = Fence::new(context, pool, source.as_ref());
     let trouble = settle_policy(pool, context, &mut state, source.as_ref(), &key).await;
 
-    let judged = judge_pods(pool, context, &state, &seen.pods, now).await;
+    let asking = asking::keep(context, pool, &state, &seen.pods);
+    let judged = judge_pods(pool, context, &state, asking.as_ref(), &seen.pods, now).await;
     remember(&mut state.memory.pods, &seen.pods, &judged.verdicts, &judged.by_probe, now);
     let memories = seen.remember(&members, &mut state.memory, now);
     let snapshot = Snapshot { pods: &members, memories: &memories };
@@ -278,7 +281,9 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         plan.actions.extend(seen.housekeeping(pool, &state.memory, marks, &plan.actions));
     }
 
-    let carried = apply_plan(pool, context, &mut state, &plan.actions, &seen, &fence, &hash, touched).await;
+    let carried =
+        apply_plan(pool, context, &mut state, &plan.actions, &seen, asking.as_ref(), &fence, &hash, touched)
+            .await;
 
     let last_error = state.last_error.clone();
     let patience = SignedDuration::from_secs(i64::from(spec.startup_timeout_seconds));
@@ -288,6 +293,10 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         digest: scaling_policy(&state).map(|a| a.policy.digest().to_string()),
         policy: source.as_ref().map(|s| policy_status(context, &state, s)),
         policy_trouble: trouble.or_else(|| last_error.map(|e| ("CallFailed".to_owned(), e))),
+        asks: asking.is_some(),
+        not_answering: asking
+            .as_ref()
+            .and_then(|asking| asking.not_answering(&seen.pods, &state.memory.pods, now)),
         template_error,
         template_tried: state.template.is_some(),
         conflicts: state.conflicts.values().map(|(_, name)| name.clone()).collect(),

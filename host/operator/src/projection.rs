@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use stoker_api::{BusyProbe, BusyProbeMode};
+use stoker_core::asked::{Answers, Rules};
 use stoker_core::pod::{Phase, PodView};
 use stoker_core::pool::{Asked, Counts, LimitedBy, Previous, Snapshot};
 use stoker_core::verdict::{Judgement, PodMemories, Reading, Verdict, probe_since, read};
@@ -11,6 +12,8 @@ use stoker_policy::contract::types::{PodState, PoolIdentity};
 use stoker_policy::contract::{busyness, scaling};
 
 use crate::object::Pool;
+use crate::prober::Known;
+use crate::question::Evidence;
 
 /// A pod that is on no node.
 const NO_NODE: u32 = u32::MAX;
@@ -145,12 +148,14 @@ pub struct Wanted<'a> {
 }
 
 /// The input of a busyness decision.
+#[allow(clippy::too_many_arguments)]
 pub fn busyness_input(
     pool: &Pool,
     config: &str,
     pods: &[PodView],
     memories: &PodMemories,
     judged: &[Judgement],
+    known: Option<&Known>,
     wanted: &Wanted<'_>,
     now: Timestamp,
 ) -> busyness::Input {
@@ -162,6 +167,8 @@ pub fn busyness_input(
         .zip(judged)
         .map(|(pod, says)| {
             let memory = memories.get(&pod.uid);
+            let answers = known.and_then(|known| known.answers.get(&pod.uid));
+            let asked = answers.and_then(|answers| answers.last()).map(|(_, at)| at);
             busyness::Evidence {
                 name: pod.name.clone(),
                 phase: match pod.phase {
@@ -178,11 +185,14 @@ pub fn busyness_input(
                 labels: pick(&pod.labels, wanted.labels),
                 annotations: pick(&pod.annotations, wanted.annotations),
                 last: memory.map(|m| (verdict_state(m.verdict), millis(m.since))),
-                probe: probe(pod, &pool.spec().busy_probe),
-                probe_age: 0,
+                probe: match known {
+                    None => probe(pod, &pool.spec().busy_probe),
+                    Some(known) => found(known.evidence.get(&pod.uid), asked, &pool.spec().busy_probe, now),
+                },
+                probe_age: asked.map_or(0, |at| age(now, at)),
                 probe_says: verdict_state(says.verdict),
                 probe_says_since: millis(probe_since(memory, says.verdict, now)),
-                probe_says_results: 0,
+                probe_says_results: answers.map_or(0, Answers::same_in_a_row),
                 extensions: Vec::new(),
             }
         })
@@ -203,14 +213,45 @@ fn question(probe: &BusyProbe) -> busyness::Question {
         BusyProbeMode::Condition => {
             (busyness::ProbeKind::Condition, probe.condition.clone().unwrap_or_default().type_)
         }
+        BusyProbeMode::Http => (busyness::ProbeKind::Http, probe.http.clone().unwrap_or_default().path),
+        BusyProbeMode::Exec => {
+            (busyness::ProbeKind::Exec, probe.exec.clone().unwrap_or_default().command.join(" "))
+        }
+        BusyProbeMode::Redis => {
+            (busyness::ProbeKind::Redis, probe.redis.as_ref().map(|r| r.key.clone()).unwrap_or_default())
+        }
     };
-    busyness::Question { kind, subject, period: 0 }
+    busyness::Question { kind, subject, period: u64::from(probe.period_seconds().unwrap_or(0)) * 1000 }
 }
 
 fn probe(pod: &PodView, probe: &BusyProbe) -> busyness::Probe {
     match read(pod, probe) {
         Reading::Annotation(value) => busyness::Probe::Annotation(value),
         Reading::Condition(value) => busyness::Probe::Condition(value),
+        Reading::Asked => busyness::Probe::None,
+    }
+}
+
+/// What a question found; nothing that is too old to be believed (I1).
+fn found(
+    evidence: Option<&Evidence>,
+    asked: Option<Timestamp>,
+    probe: &BusyProbe,
+    now: Timestamp,
+) -> busyness::Probe {
+    let (Some(evidence), Some(asked)) = (evidence, asked) else { return busyness::Probe::None };
+    if Rules::of(probe).is_some_and(|rules| rules.too_old(asked, now)) {
+        return busyness::Probe::Error(format!("not asked since {asked:.0}"));
+    }
+    match evidence {
+        Evidence::Http { status, body } => {
+            busyness::Probe::Http(busyness::HttpAnswer { status: *status, body: body.to_vec() })
+        }
+        Evidence::Exec { code, stdout } => {
+            busyness::Probe::Exec(busyness::ExecAnswer { exit_code: *code, stdout: stdout.to_vec() })
+        }
+        Evidence::Redis(value) => busyness::Probe::Redis(value.as_ref().map(|v| v.to_vec())),
+        Evidence::Error(words) => busyness::Probe::Error(words.clone()),
     }
 }
 

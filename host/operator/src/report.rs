@@ -65,12 +65,12 @@ async fn publish(pool: &Pool, context: &Context, before: &[Condition], after: &[
         }
         let bad = matches!(
             (condition.type_.as_str(), condition.status.as_str()),
-            ("PolicyHealthy" | "TemplateValid", "False") | ("Stalled" | "Conflict", "True")
+            ("PolicyHealthy" | "TemplateValid" | "ProbesHealthy", "False") | ("Stalled" | "Conflict", "True")
         );
         // Loading takes a moment and is no trouble; a good state is news only after a bad one.
         let news = match condition.type_.as_str() {
             "Ready" => condition.status == "True" && condition.reason != "Paused",
-            "PolicyHealthy" | "TemplateValid" => {
+            "PolicyHealthy" | "TemplateValid" | "ProbesHealthy" => {
                 (bad && condition.reason != "Loading") || (!bad && old.is_some())
             }
             "Stalled" | "Conflict" => true,

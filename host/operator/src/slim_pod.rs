@@ -24,12 +24,29 @@ pub struct SlimPod {
 #[serde(rename_all = "camelCase")]
 struct SlimSpec {
     node_name: Option<String>,
+    #[serde(default)]
+    containers: Vec<SlimPorts>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct SlimPorts {
+    #[serde(default)]
+    ports: Vec<SlimPort>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SlimPort {
+    name: Option<String>,
+    container_port: u16,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct SlimStatus {
     phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
     conditions: Vec<SlimCondition>,
     container_statuses: Vec<SlimContainer>,
 }
@@ -90,6 +107,14 @@ impl SlimPod {
             },
             terminating: meta.deletion_timestamp.is_some(),
             node: self.spec.node_name,
+            ip: self.status.pod_ip.and_then(|ip| ip.parse().ok()),
+            ports: self
+                .spec
+                .containers
+                .into_iter()
+                .flat_map(|c| c.ports)
+                .filter_map(|p| Some((p.name?, p.container_port)))
+                .collect(),
             restarts: self.status.container_statuses.iter().map(|c| c.restart_count).sum(),
             containers_started: self
                 .status

@@ -2,8 +2,15 @@
 //! checked and bounded in the same way.
 
 /// Names that `spec.policy.builtin` may hold.
-pub const NAMES: &[&str] =
-    &["buffer", "percent-buffer", "scheduled-buffer", "expression", "probe-verdict", "hysteresis"];
+pub const NAMES: &[&str] = &[
+    "buffer",
+    "percent-buffer",
+    "scheduled-buffer",
+    "expression",
+    "probe-verdict",
+    "hysteresis",
+    "json-status",
+];
 
 /// The component of the built-in policy `name`, or nothing when there is none of that name.
 pub fn bytes(name: &str) -> Option<&'static [u8]> {
@@ -14,6 +21,7 @@ pub fn bytes(name: &str) -> Option<&'static [u8]> {
         "expression" => Some(include_bytes!(env!("STOKER_BUILTIN_EXPRESSION"))),
         "probe-verdict" => Some(include_bytes!(env!("STOKER_BUILTIN_PROBE_VERDICT"))),
         "hysteresis" => Some(include_bytes!(env!("STOKER_BUILTIN_HYSTERESIS"))),
+        "json-status" => Some(include_bytes!(env!("STOKER_BUILTIN_JSON_STATUS"))),
         _ => None,
     }
 }

@@ -347,3 +347,64 @@ mod hysteresis {
         );
     }
 }
+
+mod json_status {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_field_of_what_the_probe_finds_says_what_a_pod_does() {
+        use VerdictState::{Busy, Idle, Starting, Unknown};
+        use busyness::Probe;
+        let (host, policy) = loaded("json-status").await;
+        assert!(policy.exports().busyness && !policy.exports().scaling);
+        let config = r#"{"pointer": "/game/state", "busy": ["playing"], "idle": ["lobby"]}"#;
+        host.validate(policy, config, Limits::default()).await.unwrap();
+        let body = |state: &str| format!(r#"{{"game": {{"state": "{state}"}}}}"#).into_bytes();
+        let http = |state| Probe::Http(busyness::HttpAnswer { status: 200, body: body(state) });
+        let exec = |exit_code| Probe::Exec(busyness::ExecAnswer { exit_code, stdout: b"lobby\n".to_vec() });
+        let cases = [
+            (http("playing"), Busy),
+            (http("lobby"), Idle),
+            (http("starting"), Starting),
+            (http("crashed"), Unknown),
+            (exec(0), Idle),
+            (exec(127), Unknown),
+            (Probe::Redis(Some(body("lobby"))), Idle),
+            (Probe::Redis(None), Unknown),
+            (Probe::Annotation(Some("playing".into())), Busy),
+            (Probe::Annotation(None), Unknown),
+            (Probe::Error("connection refused".into()), Unknown),
+            (Probe::None, Unknown),
+        ];
+        // The probe's own settings take each 200 for busy; the policy does not care.
+        let pods =
+            cases.iter().map(|(probe, _)| busyness::Evidence { probe: probe.clone(), ..evidence(Busy) });
+        let asks =
+            busyness::Question { kind: busyness::ProbeKind::Http, subject: "/state".into(), period: 10_000 };
+        let input = busyness::Input {
+            now: 0,
+            pool: fixtures::pool(),
+            config: config.into(),
+            asks: Some(asks),
+            pods: pods.collect(),
+            extensions: vec![],
+        };
+        let verdicts = host.classify(policy, Limits::default(), input).await.unwrap().value;
+        for (verdict, (probe, state)) in verdicts.iter().zip(&cases) {
+            assert_eq!(verdict.state, *state, "{probe:?}: {}", verdict.reason);
+        }
+        assert_eq!(verdicts[0].reason, "it says playing");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_config_is_refused_in_words() {
+        let (host, policy) = loaded("json-status").await;
+        assert_eq!(
+            refusal(host, policy, r#"{"pointer": "state", "idle": ["busy"]}"#).await,
+            [
+                "pointer: state does not begin with /; write for example /status",
+                "busy: stands in busy and in idle; a word can mean only one state",
+            ]
+        );
+    }
+}

@@ -69,6 +69,8 @@ pub fn pod(slot: u32, created: Timestamp) -> PodView {
         phase: Phase::Pending,
         terminating: false,
         node: None,
+        ip: None,
+        ports: Vec::new(),
         displaced: false,
         waiting: None,
         restarts: 0,

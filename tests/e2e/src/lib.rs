@@ -5,7 +5,10 @@ pub mod audit;
 pub mod flips;
 pub mod guests;
 pub mod jobs;
+pub mod netns;
 pub mod operator;
+pub mod pod_server;
+pub mod redis;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -64,6 +67,13 @@ impl World {
     pub async fn start_with(name: &str, flags: &[&str]) -> Result<Self> {
         let mut world = Self::without_operator(name).await?;
         world.operator = Some(Operator::start(&world.namespace, flags).await?);
+        Ok(world)
+    }
+
+    /// A namespace with an operator that can reach pods.
+    pub async fn start_inside(name: &str) -> Result<Self> {
+        let mut world = Self::without_operator(name).await?;
+        world.operator = Some(Operator::start_inside(&world.namespace, &[]).await?);
         Ok(world)
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{DEADLINE, kubeconfig, root};
+use crate::{DEADLINE, kubeconfig, netns, root};
 
 /// A running operator; it is killed when dropped.
 pub struct Operator {
@@ -17,6 +17,8 @@ pub struct Operator {
     log: PathBuf,
     namespace: String,
     flags: Vec<String>,
+    /// It runs inside the cluster's network, where pods can be reached.
+    inside: bool,
 }
 
 /// The binary under test.
@@ -27,7 +29,16 @@ pub fn binary() -> PathBuf {
 impl Operator {
     /// Starts it with flags of its own, and waits until it runs.
     pub async fn start(namespace: &str, flags: &[&str]) -> Result<Self> {
-        let operator = Self::spawn(namespace, flags.iter().map(|f| (*f).to_owned()).collect())?;
+        Self::spawn(namespace, flags.iter().map(|f| (*f).to_owned()).collect(), false)?.runs().await
+    }
+
+    /// Starts it inside the cluster's network, and waits until it runs.
+    pub async fn start_inside(namespace: &str, flags: &[&str]) -> Result<Self> {
+        Self::spawn(namespace, flags.iter().map(|f| (*f).to_owned()).collect(), true)?.runs().await
+    }
+
+    async fn runs(self) -> Result<Self> {
+        let operator = self;
         let began = Instant::now();
         while !operator.log().contains(" running ") {
             if began.elapsed() > DEADLINE {
@@ -39,12 +50,15 @@ impl Operator {
     }
 
     /// Starts it without waiting. The log of earlier runs is kept.
-    fn spawn(namespace: &str, flags: Vec<String>) -> Result<Self> {
+    fn spawn(namespace: &str, flags: Vec<String>, inside: bool) -> Result<Self> {
         let dir = root().join("target/e2e");
         std::fs::create_dir_all(&dir)?;
         let log = dir.join(format!("{namespace}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
-        let child = Command::new(binary())
+        let mut line = if inside { netns::command() } else { Vec::new() };
+        line.push(binary().display().to_string());
+        let child = Command::new(&line[0])
+            .args(&line[1..])
             .args(["run", "--namespace", namespace, "--listen", "127.0.0.1:0"])
             .args(&flags)
             .env("KUBECONFIG", kubeconfig())
@@ -53,7 +67,7 @@ impl Operator {
             .stderr(file)
             .spawn()
             .with_context(|| format!("run `make build`: {} does not start", binary().display()))?;
-        Ok(Self { child, log, namespace: namespace.to_owned(), flags })
+        Ok(Self { child, log, namespace: namespace.to_owned(), flags, inside })
     }
 
     /// Kills it at once, as a node's failure would.
@@ -66,7 +80,7 @@ impl Operator {
     /// Kills it and starts another.
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
-        *self = Self::spawn(&self.namespace, std::mem::take(&mut self.flags))?;
+        *self = Self::spawn(&self.namespace, std::mem::take(&mut self.flags), self.inside)?;
         Ok(())
     }
 
@@ -75,7 +89,11 @@ impl Operator {
         let log = self.log();
         let (_, served) = log.rsplit_once(" address=").context("nothing is served")?;
         let address = served.split_whitespace().next().context("no address")?;
-        let mut stream = TcpStream::connect(address)?;
+        let mut stream = if self.inside {
+            netns::inside(|| TcpStream::connect(address))??
+        } else {
+            TcpStream::connect(address)?
+        };
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

@@ -11,6 +11,12 @@ use stoker_e2e::World;
 async fn i11_specs_that_cannot_work_are_refused_in_words() -> Result<()> {
     let world = World::without_operator("refuse").await?;
     let digest = json!({"policy": {"builtin": "buffer", "digest": "md5:1"}});
+    let http = |http: Value| json!({"busyProbe": {"mode": "http", "http": http}});
+    let redis = |fields: Value| {
+        let mut redis = json!({"url": "redis://r"});
+        stoker_e2e::merge(&mut redis, fields);
+        json!({"busyProbe": {"mode": "redis", "redis": redis}})
+    };
     let cases: &[(&str, Value, &str)] = &[
         ("empty selector", json!({"selector": {"matchLabels": {"app": null}}}), "would select every pod"),
         ("min > max", json!({"minReplicas": 5, "maxReplicas": 4}), "minReplicas must not be greater"),
@@ -51,12 +57,109 @@ async fn i11_specs_that_cannot_work_are_refused_in_words() -> Result<()> {
             json!({"busyProbe": {"condition": {"type": "Ready"}}}),
             "is for mode condition only",
         ),
+        ("a request in annotation mode", json!({"busyProbe": {"http": {}}}), "is for mode http only"),
+        (
+            "a command in mode http",
+            json!({"busyProbe": {"mode": "http", "exec": {}}}),
+            "is for mode exec only",
+        ),
+        (
+            "Redis in mode exec",
+            json!({"busyProbe": {"mode": "exec", "redis": {"url": "redis://r"}}}),
+            "is for mode redis only",
+        ),
+        ("Redis nowhere", json!({"busyProbe": {"mode": "redis"}}), "set busyProbe.redis.url"),
+        (
+            "failures of nobody's answers",
+            json!({"busyProbe": {"probeFailure": {}}}),
+            "is for modes http, exec and redis",
+        ),
+        ("port 0", http(json!({"port": 0})), "a number from 1 to 65535"),
+        ("a port's odd name", http(json!({"port": "No Name"})), "a number from 1 to 65535"),
+        ("a path without slash", http(json!({"path": "busy"})), "spec.busyProbe.http.path"),
+        ("an unknown scheme", http(json!({"scheme": "ftp"})), "Unsupported value: \"ftp\""),
+        ("no time", http(json!({"timeoutSeconds": 0})), "greater than or equal to 1"),
+        (
+            "longer than a period",
+            http(json!({"timeoutSeconds": 11})),
+            "must not be greater than http.periodSeconds",
+        ),
+        ("a header of two lines", http(json!({"headers": [{"name": "A", "value": "b\nC: d"}]})), "value"),
+        (
+            "a header of the connection",
+            http(json!({"headers": [{"name": "Connection", "value": "close"}]})),
+            "are not yours to set",
+        ),
+        (
+            "no command",
+            json!({"busyProbe": {"mode": "exec", "exec": {"command": []}}}),
+            "should have at least 1 items",
+        ),
+        (
+            "a run longer than its period",
+            json!({"busyProbe": {"mode": "exec", "exec": {"timeoutSeconds": 5, "periodSeconds": 2}}}),
+            "must not be greater than exec.periodSeconds",
+        ),
+        ("a web address for Redis", redis(json!({"url": "http://r"})), "must be redis://HOST"),
+        ("a password in the open", redis(json!({"url": "redis://:secret@r"})), "go into a Secret"),
+        (
+            "an authority without TLS",
+            redis(json!({"ca": {"secret": {"name": "a"}}})),
+            "redis.ca is for TLS only",
+        ),
+        (
+            "two authorities",
+            redis(json!({"url": "rediss://r", "ca": {"secret": {"name": "a"}, "configMap": {"name": "a"}}})),
+            "exactly one source",
+        ),
+        (
+            "a word with two meanings",
+            redis(json!({"values": {"busy": ["on"], "idle": ["on"]}})),
+            "only one state",
+        ),
+        (
+            "more patience than an answer lasts",
+            json!({"busyProbe": {"mode": "http", "probeFailure": {"threshold": 4}}}),
+            "less than or equal to 3",
+        ),
+        (
+            "an unknown treatment",
+            json!({"busyProbe": {"mode": "http", "probeFailure": {"treatAs": "Idle"}}}),
+            "Unsupported value: \"Idle\"",
+        ),
     ];
     for (what, fields, words) in cases {
         match world.apply_pool("game", fields.clone()).await {
             Ok(_) => panic!("{what} was accepted"),
             Err(error) => assert!(error.to_string().contains(words), "{what}: {error}"),
         }
+    }
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn probes_that_ask_work_with_what_they_must_be_told_alone() -> Result<()> {
+    let world = World::without_operator("probes-ok").await?;
+    for (i, probe) in [
+        json!({"mode": "http"}),
+        json!({"mode": "http", "http": {"port": "web", "path": "/state?full=1", "scheme": "HTTPS"}}),
+        json!({"mode": "http", "http": {"headers": [{"name": "X-Token", "value": "a b"}]}, "probeFailure": {}}),
+        json!({"mode": "exec"}),
+        json!({"mode": "exec", "exec": {"command": ["sh", "-c", "test -e /tmp/busy"], "container": "app"}}),
+        json!({"mode": "redis", "redis": {"url": "redis://redis.games.svc:6379/3"}}),
+        json!({"mode": "redis", "redis": {
+            "url": "rediss://[fd00::1]:6380",
+            "credentials": {"name": "redis"},
+            "ca": {"configMap": {"name": "redis-ca"}},
+        }}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let pool = world.apply_pool(&format!("game-{i}"), json!({"busyProbe": probe, "paused": true})).await?;
+        let probe = pool.spec.pool.busy_probe;
+        assert_eq!(probe.period_seconds(), Some(10), "{probe:?}");
     }
     world.finish().await
 }

@@ -123,6 +123,8 @@ impl JobPods<'_> {
             node: slowest
                 .and_then(|p| p.node.clone())
                 .or_else(|| (self.has_history() || self.has_unseen()).then(|| "?".to_owned())),
+            ip: None,
+            ports: Vec::new(),
             displaced: self.alive().any(|p| p.displaced),
             restarts: self.pods.iter().map(|p| p.restarts).sum(),
             waiting: self.alive().find_map(|p| p.waiting.clone()),

@@ -224,8 +224,10 @@ pub fn plan(
     let gone = replaced.len() as u32 + forced(&actions);
     actions.extend(replaced);
 
-    // The surge is no surplus while it is in use.
-    let kept = floor.replicas.max(decision.applied.saturating_add(replacing.surge));
+    // The surge is no surplus while it is in use. Nor is standby while pods of which nothing was ever known may turn
+    // out to be at work (I3).
+    let in_use = decision.applied.saturating_add(replacing.surge).saturating_add(counts.never_known);
+    let kept = floor.replicas.max(in_use.min(settings.bounds.maximum.max(decision.applied)));
     let leave_now = counts.current.saturating_sub(kept).saturating_sub(gone);
     if leave_now > 0 {
         // A pod that is not Ready yet stands in for none that is: as long as it starts, no idle one goes for it.

@@ -24,6 +24,8 @@ pub struct Counts {
     pub unknown: u32,
     /// Busy for sizing: busy, or unknown and last known busy (I3).
     pub busy_for_sizing: u32,
+    /// Unknown, and nothing was ever known, as after a restart while the probe is out: they may be at work.
+    pub never_known: u32,
     /// Being deleted.
     pub terminating: u32,
     /// Starting, and the scheduler finds no node.
@@ -103,8 +105,9 @@ impl Snapshot<'_> {
                 }
                 Verdict::Unknown => {
                     c.unknown += 1;
-                    let last_busy = self.memories.get(&pod.uid).and_then(|m| m.last_clear) == Some(true);
-                    c.busy_for_sizing += u32::from(last_busy);
+                    let last_clear = self.memories.get(&pod.uid).and_then(|m| m.last_clear);
+                    c.busy_for_sizing += u32::from(last_clear == Some(true));
+                    c.never_known += u32::from(last_clear.is_none());
                 }
             }
         }

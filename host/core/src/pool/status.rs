@@ -164,6 +164,10 @@ pub struct Facts {
     pub policy: Option<PolicyStatus>,
     /// Why the policy is not the desired one or does not answer; None = healthy.
     pub policy_trouble: Option<(String, String)>,
+    /// Pods are asked whether they are busy.
+    pub asks: bool,
+    /// Pods that give no clear answer: how many, and why the first does not.
+    pub not_answering: Option<(u32, String)>,
     /// What the API server answered to a dry run of the template, if it refused.
     pub template_error: Option<String>,
     /// A dry run of the template was answered.
@@ -232,6 +236,16 @@ pub fn status(
         match &facts.policy_trouble {
             None => c.set("PolicyHealthy", true, "Deciding", "the policy that the spec names decides"),
             Some((reason, words)) => c.set("PolicyHealthy", false, reason, words.clone()),
+        }
+    }
+    if facts.asks {
+        match &facts.not_answering {
+            None => c.set("ProbesHealthy", true, "Answering", "no pod fails to answer the busy probe"),
+            Some((count, why)) => {
+                let words =
+                    format!("{count} pods give no clear answer to the busy probe and are not removed: {why}");
+                c.set("ProbesHealthy", false, "NoAnswer", words);
+            }
         }
     }
     match &facts.template_error {
