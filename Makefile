@@ -82,7 +82,8 @@ e2e: build cluster-up ## Test the operator on the local cluster
 	cargo test --locked --workspace $(E2E_TESTS) -- --ignored --test-threads=4
 
 .PHONY: bench
-bench: SIM_NODES = 20
+# 10,000 pods that are asked, and a hundred more that stand in for busy ones.
+bench: SIM_NODES = 22
 bench: build release cluster-up ## Measure: flips, flips beside bad policies, questions to pods (on the local cluster), decisions
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips 500 1

@@ -1,5 +1,5 @@
 //! Measures the questions to pods: `probes [PODS]`, 10,000 simulated pods that are asked by HTTP every 10 s unless told
-//! otherwise (which need `make cluster-up SIM_NODES=20`), then Redis, then commands on the real node.
+//! otherwise (which need `make cluster-up SIM_NODES=22`), then Redis, then commands on the real node.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
