@@ -81,28 +81,36 @@ pub struct PodWatch {
 }
 
 impl PodWatch {
-    /// Begins. The watch lasts for about five minutes at most.
+    /// Begins.
     pub async fn start(pods: Api<Pod>, busy_key: &'static str) -> Result<Self> {
-        let version = pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
-        let mut stream = pods.watch(&WatchParams::default().timeout(290), &version).await?.boxed();
+        let mut version =
+            pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
+        let mut stream = pods.watch(&WatchParams::default(), &version).await?.boxed();
         let events = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&events);
         let task = tokio::spawn(async move {
-            while let Some(event) = stream.next().await {
-                let (pod, created) = match event {
-                    Ok(WatchEvent::Added(pod)) => (pod, true),
-                    Ok(WatchEvent::Deleted(pod)) => (pod, false),
-                    _ => continue,
-                };
-                let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
-                let busy = pod.annotations().get(busy_key).is_some_and(|value| value == "true");
-                let at = pod.resource_version().unwrap_or_default();
-                let event = if created {
-                    PodEvent::Created { name, uid, at }
-                } else {
-                    PodEvent::Deleted { name, uid, busy, at }
-                };
-                into.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            loop {
+                while let Some(event) = stream.next().await {
+                    let (pod, created) = match event {
+                        Ok(WatchEvent::Added(pod)) => (pod, Some(true)),
+                        Ok(WatchEvent::Deleted(pod)) => (pod, Some(false)),
+                        Ok(WatchEvent::Modified(pod)) => (pod, None),
+                        _ => continue,
+                    };
+                    version = pod.resource_version().unwrap_or_default();
+                    let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+                    let busy = pod.annotations().get(busy_key).is_some_and(|value| value == "true");
+                    let at = version.clone();
+                    let event = match created {
+                        Some(true) => PodEvent::Created { name, uid, at },
+                        Some(false) => PodEvent::Deleted { name, uid, busy, at },
+                        None => continue,
+                    };
+                    into.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+                }
+                // A watch lasts a few minutes; the next one goes on where it ended.
+                let Ok(next) = pods.watch(&WatchParams::default(), &version).await else { return };
+                stream = next.boxed();
             }
         });
         Ok(Self { events, task })

@@ -2,12 +2,16 @@
 //! conditions with a deadline, and telling everything that helps when one is not met.
 
 pub mod audit;
+pub mod cluster;
 pub mod flips;
 pub mod guests;
 pub mod jobs;
+pub mod load;
 pub mod netns;
 pub mod operator;
 pub mod pod_server;
+pub mod proxy;
+pub mod random;
 pub mod redis;
 
 use std::path::PathBuf;
@@ -27,7 +31,7 @@ use stoker_api::{HotStandbyDeployment, HotStandbyJob, keys};
 use crate::operator::Operator;
 
 /// No condition takes longer than this on a machine that works.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The checkout.
 pub fn root() -> PathBuf {
@@ -39,15 +43,19 @@ pub fn kubeconfig() -> PathBuf {
     std::env::var_os("KUBECONFIG").map_or_else(|| root().join("target/cluster/kubeconfig"), PathBuf::from)
 }
 
-/// A client for the cluster.
-pub async fn client() -> Result<Client> {
+/// How the cluster is reached.
+pub async fn config() -> Result<Config> {
     // Whichever test comes first installs it for all.
     rustls::crypto::ring::default_provider().install_default().ok();
     let path = kubeconfig();
     let read = Kubeconfig::read_from(&path)
         .with_context(|| format!("no cluster: run `make cluster-up` ({} is missing)", path.display()))?;
-    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
+    Ok(Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?)
+}
+
+/// A client for the cluster.
+pub async fn client() -> Result<Client> {
+    Ok(Client::try_from(config().await?)?)
 }
 
 /// A namespace of its own, and most often an operator for it.

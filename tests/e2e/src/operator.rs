@@ -16,6 +16,7 @@ pub struct Operator {
     child: Child,
     log: PathBuf,
     namespace: String,
+    kubeconfig: PathBuf,
     flags: Vec<String>,
     /// It runs inside the cluster's network, where pods can be reached.
     inside: bool,
@@ -29,12 +30,19 @@ pub fn binary() -> PathBuf {
 impl Operator {
     /// Starts it with flags of its own, and waits until it runs.
     pub async fn start(namespace: &str, flags: &[&str]) -> Result<Self> {
-        Self::spawn(namespace, flags.iter().map(|f| (*f).to_owned()).collect(), false)?.runs().await
+        Self::start_through(namespace, kubeconfig(), flags).await
+    }
+
+    /// Starts it with a kubeconfig of its own, and waits until it runs.
+    pub async fn start_through(namespace: &str, kubeconfig: PathBuf, flags: &[&str]) -> Result<Self> {
+        let flags = flags.iter().map(|f| (*f).to_owned()).collect();
+        Self::spawn(namespace, kubeconfig, flags, false)?.runs().await
     }
 
     /// Starts it inside the cluster's network, and waits until it runs.
     pub async fn start_inside(namespace: &str, flags: &[&str]) -> Result<Self> {
-        Self::spawn(namespace, flags.iter().map(|f| (*f).to_owned()).collect(), true)?.runs().await
+        let flags = flags.iter().map(|f| (*f).to_owned()).collect();
+        Self::spawn(namespace, kubeconfig(), flags, true)?.runs().await
     }
 
     async fn runs(self) -> Result<Self> {
@@ -50,7 +58,7 @@ impl Operator {
     }
 
     /// Starts it without waiting. The log of earlier runs is kept.
-    fn spawn(namespace: &str, flags: Vec<String>, inside: bool) -> Result<Self> {
+    fn spawn(namespace: &str, kubeconfig: PathBuf, flags: Vec<String>, inside: bool) -> Result<Self> {
         let dir = root().join("target/e2e");
         std::fs::create_dir_all(&dir)?;
         let log = dir.join(format!("{namespace}.log"));
@@ -61,13 +69,13 @@ impl Operator {
             .args(&line[1..])
             .args(["run", "--namespace", namespace, "--listen", "127.0.0.1:0"])
             .args(&flags)
-            .env("KUBECONFIG", kubeconfig())
+            .env("KUBECONFIG", &kubeconfig)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .with_context(|| format!("run `make build`: {} does not start", binary().display()))?;
-        Ok(Self { child, log, namespace: namespace.to_owned(), flags, inside })
+        Ok(Self { child, log, namespace: namespace.to_owned(), kubeconfig, flags, inside })
     }
 
     /// Kills it at once, as a node's failure would.
@@ -80,7 +88,9 @@ impl Operator {
     /// Kills it and starts another.
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
-        *self = Self::spawn(&self.namespace, std::mem::take(&mut self.flags), self.inside)?;
+        let kubeconfig = std::mem::take(&mut self.kubeconfig);
+        let flags = std::mem::take(&mut self.flags);
+        *self = Self::spawn(&self.namespace, kubeconfig, flags, self.inside)?;
         Ok(())
     }
 

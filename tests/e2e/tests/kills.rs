@@ -9,6 +9,7 @@ use stoker_api::keys;
 use stoker_e2e::World;
 use stoker_e2e::audit::{PodEvent, PodWatch, peak, pod_events};
 use stoker_e2e::operator::Operator;
+use stoker_e2e::random::Random;
 
 const KILLS: u64 = 50;
 const MAXIMUM: u32 = 12;
@@ -16,9 +17,7 @@ const MAXIMUM: u32 = 12;
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i1_i2_hold_when_the_operator_is_killed_at_random_moments() -> Result<()> {
-    let seed: u64 = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7);
-    println!("SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::from_environment(7);
     let mut world = World::start("kills").await?;
     let watch = PodWatch::start(world.pods(), keys::DEFAULT_BUSY_ANNOTATION).await?;
     world.apply_pool("game", json!({"idleTarget": 4, "maxReplicas": MAXIMUM})).await?;
@@ -80,18 +79,4 @@ async fn i1_i2_hold_with_two_operators_at_once() -> Result<()> {
     assert!(most <= MAXIMUM as usize, "I2: {most} pods at a time, at most {MAXIMUM} are allowed");
     assert!(twice.is_empty(), "I2: made twice: {twice:?}");
     world.finish().await
-}
-
-/// Numbers from a seed (xorshift64*): reproducible is all they must be.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut x = self.0;
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        x.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
-    }
 }
