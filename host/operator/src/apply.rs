@@ -69,7 +69,8 @@ fn member(job: SlimJob) -> PodView {
     JobPods { job: &job.into_view(), pods: &[] }.member()
 }
 
-async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+/// A call with a limit for its answer.
+pub async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     tokio::time::timeout(WRITE_TIMEOUT, call).await.unwrap_or_else(|_| {
         Err(kube::Error::Service(format!("no answer within {} s", WRITE_TIMEOUT.as_secs()).into()))
     })

@@ -1,7 +1,7 @@
 //! Carrying out a plan: what is missing is made, what is too many goes, and what became of it is noted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream;
@@ -9,6 +9,7 @@ use stoker_core::pool::RemovalReason;
 use stoker_core::pool::jobs::predecessor;
 use stoker_core::pool::plan::Action as Step;
 
+use crate::again::REFUSALS;
 use crate::apply::{self, Created, Wrote};
 use crate::asking::{Asking, Spared};
 use crate::children;
@@ -18,16 +19,9 @@ use crate::members::Seen;
 use crate::object::Pool;
 use crate::pool::{PoolState, ReconcileError};
 
-/// Pods of one pool that are created at a time: enough to fill a large pool fast, few enough to leave the API
-/// server to others.
-const CREATES_AT_A_TIME: usize = 16;
-
-/// Members of one pool that are asked for their last word at a time.
-const LAST_WORDS_AT_A_TIME: usize = 16;
-
-/// First and longest wait after the API server refused a pod.
-const REFUSED_FIRST: Duration = Duration::from_secs(5);
-const REFUSED_LONGEST: Duration = Duration::from_secs(300);
+/// Members of one pool that are created, marked or removed, or asked for their last word, at a time: enough to fill a
+/// large pool fast, few enough to leave the API server to others.
+const AT_A_TIME: usize = 16;
 
 /// How a plan was carried out.
 #[derive(Default)]
@@ -62,30 +56,32 @@ pub(crate) async fn apply_plan(
         context.metrics.reacted(at.elapsed());
     }
     let mut void = create(pool, context, state, slots, seen, fence, hash, &mut carried).await;
-    for action in actions {
-        match action {
-            Step::Create { .. } => {}
-            Step::Mark { name: pod, uid, labels, annotations } => {
-                match apply::mark(context, namespace, pod, uid, labels, annotations).await {
-                    Ok(Wrote::Done) => {}
-                    Ok(Wrote::Gone) => carried.again |= state.believe(|overlay, now| overlay.gone(uid, now)),
-                    Ok(Wrote::Conflict) => carried.again = true,
-                    Err(error) => {
-                        carried.failed.get_or_insert(ReconcileError::Mark(pod.clone(), error));
-                    }
-                }
-            }
-            // Those go below that are asked for their last word.
-            Step::Remove { .. } if asking.is_some() => {}
-            Step::Remove { .. } => {
-                if let Some(reason) = fence.broken() {
-                    void.get_or_insert(reason);
-                    break;
-                }
-                remove(pool, context, state, action, seen, &mut carried).await;
+    // Owned, as what borrows from the list cannot be awaited by a controller of any kind. Those go below that are asked
+    // for their last word.
+    let now = |action: &&Step| match action {
+        Step::Create { .. } => false,
+        Step::Mark { .. } => true,
+        Step::Remove { .. } => asking.is_none(),
+    };
+    let changes: Vec<Step> = actions.iter().filter(now).cloned().collect();
+    let mut changes = stream::iter(changes)
+        .map(|action| async move {
+            let outcome = match fence.broken() {
+                Some(reason) if matches!(action, Step::Remove { .. }) => Err(reason),
+                _ => Ok(change(pool, context, &action, seen).await),
+            };
+            (action, outcome)
+        })
+        .buffer_unordered(AT_A_TIME);
+    while let Some((action, outcome)) = changes.next().await {
+        match outcome {
+            Ok(outcome) => note(pool, context, state, &action, outcome, &mut carried),
+            Err(reason) => {
+                void.get_or_insert(reason);
             }
         }
     }
+    drop(changes);
     if let Some(asking) = asking {
         let gone = remove_asked(pool, context, state, actions, seen, asking, fence, &mut carried).await;
         void = void.or(gone);
@@ -118,13 +114,16 @@ async fn remove_asked(
         .filter(|action| matches!(action, Step::Remove { .. }))
         .map(|action| asking.last_word(context, pool, active.as_ref(), action, seen, &memories))
         .collect();
-    let mut words = stream::iter(words).buffer_unordered(LAST_WORDS_AT_A_TIME);
+    let mut words = stream::iter(words).buffer_unordered(AT_A_TIME);
     while let Some((action, spared)) = words.next().await {
         if let Some(reason) = fence.broken() {
             return Some(reason);
         }
         match spared {
-            None => remove(pool, context, state, action, seen, carried).await,
+            None => {
+                let outcome = change(pool, context, action, seen).await;
+                note(pool, context, state, action, outcome, carried);
+            }
             Some(Spared { pod, words, unclear }) => {
                 tracing::info!(kind, namespace, name, pod, words, "spared by its last answer");
                 context.metrics.removed("spared");
@@ -167,7 +166,7 @@ async fn create(
                 (slot, body, outcome)
             }
         })
-        .buffer_unordered(CREATES_AT_A_TIME);
+        .buffer_unordered(AT_A_TIME);
     let (mut void, mut made, mut refusal) = (None, false, None);
     while let Some((slot, body, outcome)) = outcomes.next().await {
         let outcome = match outcome {
@@ -214,8 +213,8 @@ async fn create(
     }
     if let Some(words) = refusal {
         // One refusal a look: the rest would be refused for the same reason.
-        let wait = (REFUSED_FIRST * 2_u32.saturating_pow(state.refusals.min(10))).min(REFUSED_LONGEST);
         state.refusals = state.refusals.saturating_add(1);
+        let wait = REFUSALS.after(state.refusals);
         tracing::warn!(kind, namespace, name, error = words, "the API server refuses a member");
         state.refused = Some((Instant::now() + wait, words));
     } else if made {
@@ -225,45 +224,72 @@ async fn create(
     void
 }
 
-/// Removes one member.
-async fn remove(
+/// Marks or removes one member.
+async fn change(pool: &Pool, context: &Context, action: &Step, seen: &Seen) -> Result<Wrote, ReconcileError> {
+    let namespace = pool.namespace();
+    match action {
+        // Those are made elsewhere.
+        Step::Create { .. } => Ok(Wrote::Done),
+        Step::Mark { name: pod, uid, labels, annotations } => {
+            let marked = apply::mark(context, namespace, pod, uid, labels, annotations).await;
+            marked.map_err(|error| ReconcileError::Mark(pod.clone(), error))
+        }
+        Step::Remove { name: member, uid, resource_version, reason } => {
+            let version = resource_version.as_deref();
+            let removed = match pool {
+                Pool::Pods(_) => apply::remove_pod(context, namespace, member, uid, version).await,
+                Pool::Jobs(_) if *reason == RemovalReason::Finished => {
+                    apply::remove_finished(context, namespace, member, uid).await
+                }
+                Pool::Jobs(_) => {
+                    apply::remove_job(context, namespace, member, uid, version, seen.pods_of(uid)).await
+                }
+            };
+            removed.map_err(|error| ReconcileError::Remove(member.clone(), error))
+        }
+    }
+}
+
+/// Takes note of what became of a change.
+fn note(
     pool: &Pool,
     context: &Context,
     state: &mut PoolState,
     action: &Step,
-    seen: &Seen,
+    outcome: Result<Wrote, ReconcileError>,
     carried: &mut Carried,
 ) {
-    let Step::Remove { name: member, uid, resource_version, reason } = action else { return };
     let (kind, namespace, name) = (pool.kind().as_str(), pool.namespace(), pool.name());
-    let version = resource_version.as_deref();
-    let removed = match pool {
-        Pool::Pods(_) => apply::remove_pod(context, namespace, member, uid, version).await,
-        Pool::Jobs(_) if *reason == RemovalReason::Finished => {
-            apply::remove_finished(context, namespace, member, uid).await
+    if let Step::Remove { name: member, uid, resource_version, reason } = action {
+        // What a Job's pod does gives the Job no new version, so that only an error leaves a doubt.
+        let pods = matches!(pool, Pool::Pods(_));
+        if let (true, Some(version)) =
+            (outcome.is_err() || pods && matches!(outcome, Ok(Wrote::Conflict)), resource_version)
+        {
+            state.believe(|overlay, now| overlay.removal_unanswered(uid, version, now));
         }
-        Pool::Jobs(_) => apply::remove_job(context, namespace, member, uid, version, seen.pods_of(uid)).await,
-    };
-    // What a Job's pod does gives the Job no new version, so that only an error leaves a doubt.
-    let pods = matches!(pool, Pool::Pods(_));
-    if let (true, Some(version)) =
-        (removed.is_err() || pods && matches!(removed, Ok(Wrote::Conflict)), version)
-    {
-        state.believe(|overlay, now| overlay.removal_unanswered(uid, version, now));
+        match outcome {
+            Ok(Wrote::Done) => {
+                tracing::info!(kind, namespace, name, member, reason = reason.as_str(), "removed");
+                context.metrics.removed(reason.as_str());
+                state.believe(|overlay, now| overlay.removed(uid, now));
+            }
+            Ok(Wrote::Conflict) => {
+                tracing::info!(kind, namespace, name, member, "spared: it changed since it was seen idle");
+                context.metrics.removed("spared");
+            }
+            _ => {}
+        }
     }
-    match removed {
-        Ok(Wrote::Done) => {
-            tracing::info!(kind, namespace, name, member, reason = reason.as_str(), "removed");
-            context.metrics.removed(reason.as_str());
-            state.believe(|overlay, now| overlay.removed(uid, now));
+    match (outcome, action) {
+        (Ok(Wrote::Done), _) => {}
+        (Ok(Wrote::Gone), Step::Mark { uid, .. } | Step::Remove { uid, .. }) => {
+            carried.again |= state.believe(|overlay, now| overlay.gone(uid, now));
         }
-        Ok(Wrote::Gone) => carried.again |= state.believe(|overlay, now| overlay.gone(uid, now)),
-        Ok(Wrote::Conflict) => {
-            tracing::info!(kind, namespace, name, member, "spared: it changed since it was seen idle");
-            context.metrics.removed("spared");
-        }
-        Err(error) => {
-            carried.failed.get_or_insert(ReconcileError::Remove(member.clone(), error));
+        // A change most often tells why; but the conflict may have had no cause.
+        (Ok(_), _) => carried.again = true,
+        (Err(error), _) => {
+            carried.failed.get_or_insert(error);
         }
     }
 }

@@ -12,6 +12,7 @@ use kube::{Client, Resource};
 use stoker_api::{HotStandbyDeployment, HotStandbyJob};
 use stoker_policy::{CompileLimits, HostOptions, PolicyHost};
 
+use crate::again::Unfinished;
 use crate::metrics::Metrics;
 use crate::nodes::NodeIndex;
 use crate::object::{Key, Kind, Pool, PoolKind};
@@ -21,6 +22,7 @@ use crate::policies::Policies;
 use crate::policy_cache::PolicyCache;
 use crate::pool::PoolState;
 use crate::prober::Prober;
+use crate::report::Reports;
 use crate::startup::StartError;
 
 /// How the operator runs.
@@ -129,6 +131,8 @@ pub struct Context {
     pub prober: Arc<Prober>,
     pub metrics: Metrics,
     pub recorder: Recorder,
+    pub unfinished: Unfinished,
+    pub reports: Reports,
     scopes: Vec<Arc<Scope>>,
     pools: Mutex<HashMap<String, Known>>,
 }
@@ -162,6 +166,8 @@ impl Context {
             metrics,
             client,
             scopes,
+            unfinished: Unfinished::default(),
+            reports: Reports::default(),
             pools: Mutex::default(),
         }))
     }
@@ -220,9 +226,11 @@ impl Context {
             stays
         });
         self.policies.release(key, None);
+        self.unfinished.done(key);
         for uid in &gone {
             self.owners.forget(uid);
             self.prober.forget(uid);
+            self.reports.forget(uid);
         }
         if self.cache.exists() && !gone.is_empty() {
             let context = self.clone();

@@ -8,6 +8,7 @@
 //!   ConfigMaps ▶ Policies ───┘
 //! ```
 
+mod again;
 mod apply;
 mod asking;
 mod carry_out;
@@ -36,11 +37,11 @@ mod redis_probe;
 mod report;
 mod server;
 mod slim_job;
+mod slim_meta;
 mod slim_pod;
 mod startup;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join_all;
@@ -54,6 +55,7 @@ pub use context::Options;
 pub use startup::{StartError, connect};
 pub use stoker_policy::{CompileLimits, compile_program};
 
+use crate::again::WatchBackOff;
 use crate::context::{Context, Looked};
 use crate::object::{Key, PoolKind};
 use crate::observe::watch_children;
@@ -128,7 +130,11 @@ async fn control<K: PoolKind>(
     // What Stoker writes itself, the status, asks for no look.
     let wanted = predicates::generation.combine(predicates::finalizers);
     let changes = watcher(api, watcher::Config::default().any_semantic())
-        .default_backoff()
+        .backoff(WatchBackOff::default())
+        .modify(|object| {
+            // Kept for each object for as long as it exists, and read by nobody here.
+            object.meta_mut().managed_fields = None;
+        })
         .reflect(writer)
         .touched_objects()
         .predicate_filter(wanted, Default::default());
@@ -159,5 +165,5 @@ fn on_error<K: PoolKind>(object: Arc<K>, error: &pool::ReconcileError, context: 
     let (namespace, name) = (&object.meta().namespace, &object.meta().name);
     tracing::warn!(kind = K::KIND.as_str(), namespace, name, %error, "reconcile failed, trying again");
     context.metrics.reconciled("error");
-    Action::requeue(Duration::from_secs(2))
+    Action::requeue(context.unfinished.note(&K::pool(object).key()))
 }

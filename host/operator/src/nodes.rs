@@ -12,12 +12,15 @@ use kube::{Resource, ResourceExt};
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::again::WatchBackOff;
 use crate::context::Context;
+use crate::slim_meta::slim;
 
 /// A node with the fields that are read.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Node)]
 struct SlimNode {
+    #[serde(deserialize_with = "slim")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: SlimSpec,
@@ -74,7 +77,8 @@ impl NodeIndex {
 /// Keeps the index true until told to stop. Where nodes may not be watched, all of them are taken for good.
 pub async fn watch_nodes(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
     let api = Api::<SlimNode>::all(context.client.clone());
-    let mut events = watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
+    let mut events =
+        watcher(api, watcher::Config::default().any_semantic()).backoff(WatchBackOff::default()).boxed();
     let mut listed = HashSet::new();
     loop {
         let event = tokio::select! {

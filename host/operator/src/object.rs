@@ -213,6 +213,14 @@ impl Pool {
         Api::namespaced_with(client, self.namespace(), &self.resource())
     }
 
+    /// Where the API server has the objects of its kind in its namespace.
+    pub fn url_path(&self) -> String {
+        match self {
+            Self::Pods(_) => HotStandbyDeployment::url_path(&(), Some(self.namespace())),
+            Self::Jobs(_) => HotStandbyJob::url_path(&(), Some(self.namespace())),
+        }
+    }
+
     /// apiVersion and kind.
     pub fn type_meta(&self) -> (String, String) {
         let resource = self.resource();

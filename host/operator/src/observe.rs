@@ -15,6 +15,7 @@ use stoker_core::pool::JobView;
 use stoker_core::pool::overlay::BELIEVED;
 use tokio::sync::watch;
 
+use crate::again::WatchBackOff;
 use crate::context::{Context, Scope};
 use crate::object::{Key, Kind};
 use crate::slim_job::SlimJob;
@@ -241,7 +242,8 @@ pub async fn watch_children<C: Child>(
     mut stop: watch::Receiver<bool>,
 ) {
     let config = watcher::Config::default().labels(keys::OWNER_UID).any_semantic();
-    let mut events = watcher(scope.api::<C>(context.client.clone()), config).default_backoff().boxed();
+    let mut events =
+        watcher(scope.api::<C>(context.client.clone()), config).backoff(WatchBackOff::default()).boxed();
     let index = C::index(&context);
     // Owners seen in this scope.
     let mut owners: HashSet<String> = HashSet::new();

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 use stoker_api::{AfterUse, DeletionPolicy, Disruption, PoolSpec, keys};
 use stoker_core::pool::decision::decide;
 use stoker_core::pool::plan::{Settings, plan};
-use stoker_core::pool::status::{Facts, PoolStatus, status};
+use stoker_core::pool::status::{Facts, PoolStatus, differs, status};
 use stoker_core::pool::{Asked, Counts, MarkRules, Memory, Overlay, Placement, ReplaceRules, Snapshot};
 use stoker_core::verdict::remember;
 use stoker_policy::Policy;
 
+use crate::again::REFUSALS;
 use crate::apply;
 use crate::asking;
 use crate::carry_out::apply_plan;
@@ -28,9 +30,6 @@ use crate::report::report;
 /// How long a slot whose name is taken is left alone. Nothing tells when the other's pod is gone.
 const CONFLICT: Duration = Duration::from_secs(60);
 
-/// When the next look is due after something turned out to be other than it was seen.
-const AGAIN: Duration = Duration::from_secs(1);
-
 /// How many samples of the past a policy sees.
 const HISTORY: usize = 64;
 
@@ -41,8 +40,6 @@ pub enum ReconcileError {
     Create(kube::Error),
     #[error("removing {0}: {1}")]
     Remove(String, kube::Error),
-    #[error("writing the status: {0}")]
-    Status(kube::Error),
     #[error("trying the template: {0}")]
     Template(kube::Error),
     #[error("writing the finalizer: {0}")]
@@ -89,26 +86,56 @@ pub struct PoolState {
     pub(crate) quiet_until: Option<Instant>,
     pub(crate) policy_state: Vec<u8>,
     pub(crate) history: VecDeque<(Timestamp, u32, u32)>,
-    /// The template that was tried, and the refusal.
-    pub(crate) template: Option<(String, Option<String>)>,
+    /// The template that was tried.
+    pub(crate) template: Option<Trial>,
     /// Slots whose names others have, and when that was seen.
     pub(crate) conflicts: BTreeMap<u32, (Instant, String)>,
     pub(crate) refusals: u32,
     /// Until when no member is made, and why the API server refused the last one.
     pub(crate) refused: Option<(Instant, String)>,
-    pub(crate) written: Option<PoolStatus>,
-    pub(crate) written_at: Option<Instant>,
+    /// The status that was last handed over to be written.
+    pub(crate) told: Option<Arc<PoolStatus>>,
+}
+
+/// How the dry run of a template ended.
+pub(crate) struct Trial {
+    pub(crate) hash: String,
+    pub(crate) refusal: Option<String>,
+    refusals: u32,
+    /// When a refused one is tried again: a webhook or policy may have changed its mind.
+    again: Option<Instant>,
+}
+
+impl Trial {
+    /// Notes what was answered after so many refusals in a row.
+    fn new(hash: String, refusal: Option<String>, refusals: u32) -> Self {
+        let refusals = if refusal.is_some() { refusals.saturating_add(1) } else { 0 };
+        let again = refusal.is_some().then(|| Instant::now() + REFUSALS.after(refusals));
+        Self { hash, refusal, refusals, again }
+    }
+
+    /// Whether the template with a hash needs no trial now.
+    fn stands(&self, hash: &str) -> bool {
+        self.hash == hash && self.again.is_none_or(|again| Instant::now() < again)
+    }
 }
 
 impl PoolState {
     /// After a restart the last target is known from the status, so that a policy that cannot be loaded any
-    /// more does not shrink the pool (I3).
+    /// more does not shrink the pool (I3), and so is whether the template was accepted.
     fn start(pool: &Pool) -> Self {
         let mut state = Self::default();
         let status = pool.status();
+        let generation = pool.meta().generation;
+        let accepted = |c: &&Condition| {
+            c.type_ == "TemplateValid" && c.status == "True" && c.observed_generation == generation
+        };
+        if status.as_ref().is_some_and(|status| status.conditions.iter().any(|c| accepted(&c))) {
+            state.template = Some(Trial::new(pool.template_hash(), None, 0));
+        }
         if let Some(status) = &status
             && pool.spec().policy.is_some()
-            && status.observed_generation == pool.meta().generation
+            && status.observed_generation == generation
         {
             state.memory.last_good = Some(status.desired);
         }
@@ -235,13 +262,19 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let bounds = pool.bounds();
     let decision = decide(asked, &counts, bounds, state.memory.last_good);
 
-    if !spec.paused && !draining && state.template.as_ref().is_none_or(|(h, _)| *h != hash) {
+    if !spec.paused && !draining && state.template.as_ref().is_none_or(|trial| !trial.stands(&hash)) {
         let refusal = apply::try_template(context, pool, &hash).await.map_err(ReconcileError::Template)?;
-        state.template = Some((hash.clone(), refusal));
-        state.refused = None;
-        state.refusals = 0;
+        let before = state.template.take().filter(|trial| trial.hash == hash);
+        if before.is_none() {
+            state.refused = None;
+            state.refusals = 0;
+        }
+        state.template = Some(Trial::new(hash.clone(), refusal, before.map_or(0, |trial| trial.refusals)));
     }
-    let template_error = state.template.as_ref().and_then(|(_, e)| e.clone());
+    // While a pool is paused, it may have another template than was tried.
+    let trial = state.template.as_ref().filter(|trial| trial.hash == hash);
+    let template_tried = trial.is_some();
+    let template_error = trial.and_then(|trial| trial.refusal.clone());
     state.conflicts.retain(|_, (seen, _)| seen.elapsed() < CONFLICT);
     if decision.applied <= counts.current {
         // Nothing is missing, so that an earlier refusal no longer matters.
@@ -298,41 +331,53 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
             .as_ref()
             .and_then(|asking| asking.not_answering(&seen.pods, &state.memory.pods, now)),
         template_error,
-        template_tried: state.template.is_some(),
+        template_tried,
         conflicts: state.conflicts.values().map(|(_, name)| name.clone()).collect(),
         creation_error: state.refused.as_ref().map(|(_, e)| e.clone()),
         not_starting: not_starting.0,
         jobs: seen.counts(),
     };
-    let previous = state.written.clone().or_else(|| pool.status()).unwrap_or_default();
+    let previous = state.told.clone().unwrap_or_else(|| Arc::new(pool.status().unwrap_or_default()));
     let keeps_failing = state.memory.backoff.keeps_failing();
     let new = status(&pool.about(), &previous, &counts, &decision, &plan, keeps_failing, &facts, now);
-    let status_wake = report(pool, context, &mut state, &previous, new).await?;
+    if differs(&previous, &new) {
+        let new = Arc::new(new);
+        report(context, pool, &previous, new.clone());
+        state.told = Some(new);
+    }
     sample(&mut state, &counts, now);
     if let Some(error) = carried.failed {
         return Err(error);
     }
     context.metrics.reconciled("ok");
+    let unfinished = if carried.again {
+        Some(context.unfinished.note(&key))
+    } else {
+        context.unfinished.done(&key);
+        None
+    };
 
     // Should the watch never show what was done, it is believed no longer then.
     let unseen = state.memory.overlay.wake_at(Timestamp::now());
-    let validate = state.refused_config.as_ref().and_then(|refused| refused.again);
-    let validate = validate.map(|again| again.saturating_duration_since(Instant::now()));
+    let left = |at: Instant| at.saturating_duration_since(Instant::now());
+    let validate = state.refused_config.as_ref().and_then(|refused| refused.again).map(left);
+    let trial = state.template.as_ref().filter(|_| !spec.paused && !draining).and_then(|trial| trial.again);
+    let conflict = state.conflicts.values().map(|(seen, _)| left(*seen + CONFLICT)).min();
     let until = |t: Timestamp| Duration::try_from(t.duration_since(Timestamp::now())).unwrap_or_default();
-    let retry = state.quiet_until.map(|until| until.saturating_duration_since(Instant::now()));
-    let refused = state.refused.as_ref().map(|(until, _)| until.saturating_duration_since(Instant::now()));
-    let refused = refused.filter(|wait| !wait.is_zero());
+    let retry = state.quiet_until.map(left);
+    let refused = state.refused.as_ref().map(|(until, _)| left(*until)).filter(|wait| !wait.is_zero());
     let wake = [
         plan.wake_at.map(until),
         not_starting.1.map(until),
-        status_wake,
         policy_wake,
         judged.wake,
         retry,
         validate,
         refused,
         unseen.map(until),
-        carried.again.then_some(AGAIN),
+        unfinished,
+        trial.map(left),
+        conflict,
     ]
     .into_iter()
     .flatten()

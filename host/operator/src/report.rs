@@ -1,60 +1,159 @@
-//! Telling: the status when it changed, and Events when a condition did.
+//! Telling: the status when it changed, and Events when a condition did. Looks hand over what there is to tell and go
+//! on: no replacement waits for a status. What is newest is written, at most once a second for an object.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
+use kube::core::request::Request;
 use kube::runtime::events::{Event, EventType};
+use serde::de::IgnoredAny;
 use serde_json::json;
 use stoker_core::pool::status::{PoolStatus, differs};
+use tokio::sync::Semaphore;
 
+use crate::again::ERRORS;
+use crate::apply::timed;
 use crate::context::Context;
 use crate::object::Pool;
-use crate::pool::{PoolState, ReconcileError};
 
 /// A status is written at most this often.
 const STATUS_PERIOD: Duration = Duration::from_secs(1);
 
-/// Writes the status if it changed, at most once a period, and tells conditions that changed as Events.
-pub(crate) async fn report(
-    pool: &Pool,
-    context: &Context,
-    state: &mut PoolState,
-    previous: &PoolStatus,
-    new: PoolStatus,
-) -> Result<Option<Duration>, ReconcileError> {
-    if !differs(previous, &new) {
-        return Ok(None);
+/// Statuses that are written at a time: they leave the API server to creations, which somebody waits for.
+const AT_A_TIME: usize = 8;
+
+/// What is to be told of each object, by UID.
+pub struct Reports {
+    objects: Mutex<HashMap<String, Told>>,
+    permits: Semaphore,
+}
+
+struct Told {
+    /// What the object's status says, as far as is known.
+    written: Arc<PoolStatus>,
+    /// What it is to say.
+    next: Option<(Pool, Arc<PoolStatus>)>,
+    /// A task is at it.
+    at_work: bool,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self { objects: Mutex::default(), permits: Semaphore::new(AT_A_TIME) }
     }
-    if let Some(wait) = state.written_at.and_then(|at| STATUS_PERIOD.checked_sub(at.elapsed())) {
-        return Ok(Some(wait));
+}
+
+impl Reports {
+    fn objects(&self) -> MutexGuard<'_, HashMap<String, Told>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.objects().remove(uid);
+    }
+
+    /// Takes what is to be written, with what is there; None = nothing, and the task that asks ends.
+    fn take(&self, uid: &str) -> Option<(Pool, Arc<PoolStatus>, Arc<PoolStatus>)> {
+        let mut objects = self.objects();
+        let told = objects.get_mut(uid)?;
+        while let Some((pool, new)) = told.next.take() {
+            // What changed may have changed back meanwhile.
+            if differs(&told.written, &new) {
+                return Some((pool, told.written.clone(), new));
+            }
+        }
+        told.at_work = false;
+        None
+    }
+
+    fn wrote(&self, uid: &str, status: Arc<PoolStatus>) {
+        if let Some(told) = self.objects().get_mut(uid) {
+            told.written = status;
+        }
+    }
+
+    /// What could not be written is still to be told, unless there is something newer.
+    fn put_back(&self, uid: &str, pool: Pool, status: Arc<PoolStatus>) {
+        if let Some(told) = self.objects().get_mut(uid) {
+            told.next.get_or_insert((pool, status));
+        }
+    }
+}
+
+/// Has a status written soon. `previous` is what the object says if nothing was handed over yet.
+pub(crate) fn report(context: &Arc<Context>, pool: &Pool, previous: &Arc<PoolStatus>, new: Arc<PoolStatus>) {
+    let uid = pool.uid().to_owned();
+    let mut objects = context.reports.objects();
+    let told = objects.entry(uid.clone()).or_insert_with(|| Told {
+        written: previous.clone(),
+        next: None,
+        at_work: false,
+    });
+    told.next = Some((pool.clone(), new));
+    if !std::mem::replace(&mut told.at_work, true) {
+        tokio::spawn(write_all(context.clone(), uid));
+    }
+}
+
+/// Writes what there is to tell of an object until there is nothing any more.
+async fn write_all(context: Arc<Context>, uid: String) {
+    let mut failures = 0;
+    loop {
+        // The semaphore is never closed.
+        let permit = context.reports.permits.acquire().await;
+        let Some((pool, before, new)) = context.reports.take(&uid) else { return };
+        let began = Instant::now();
+        let outcome = write(&context, &pool, &new).await;
+        drop(permit);
+        match outcome {
+            Ok(()) => {
+                failures = 0;
+                context.metrics.status_written("ok");
+                context.reports.wrote(&uid, new.clone());
+                publish(&pool, &context, &before.conditions, &new.conditions).await;
+            }
+            Err(kube::Error::Api(s)) if s.code == 404 || s.code == 409 && is_gone(&context, &pool) => {
+                // There is nothing to tell any more.
+                context.metrics.status_written("gone");
+            }
+            Err(error) => {
+                failures += 1;
+                context.metrics.status_written("error");
+                tracing::warn!(object = %pool.key(), %error, "the status cannot be written, trying again");
+                context.reports.put_back(&uid, pool, new);
+                tokio::time::sleep(ERRORS.after(failures)).await;
+                continue;
+            }
+        }
+        tokio::time::sleep(STATUS_PERIOD.saturating_sub(began.elapsed())).await;
+    }
+}
+
+/// Whether the watch has another object of the name, or none.
+fn is_gone(context: &Context, pool: &Pool) -> bool {
+    context.latest(&pool.key()).is_none_or(|latest| latest.uid() != pool.uid())
+}
+
+async fn write(context: &Context, pool: &Pool, status: &PoolStatus) -> Result<(), kube::Error> {
     let (api_version, kind) = pool.type_meta();
     let body = json!({
         "apiVersion": api_version,
         "kind": kind,
         // The UID makes the write fail for a namesake.
         "metadata": {"name": pool.name(), "uid": pool.uid()},
-        "status": pool.status_json(new.clone()).map_err(|e| ReconcileError::Status(kube::Error::SerdeError(e)))?,
+        "status": pool.status_json(status.clone()).map_err(kube::Error::SerdeError)?,
     });
     let params = PatchParams::apply("stoker").force();
-    let api = pool.api(context.client.clone());
-    match api.patch_status(pool.name(), &params, &Patch::Apply(&body)).await {
-        Ok(_) => context.metrics.status_written("ok"),
-        // Deleted in the meantime: there is nothing to tell any more.
-        Err(kube::Error::Api(s)) if matches!(s.code, 404 | 409) => {
-            context.metrics.status_written("gone");
-            return Ok(None);
-        }
-        Err(error) => {
-            context.metrics.status_written("error");
-            return Err(ReconcileError::Status(error));
-        }
-    }
-    state.written_at = Some(Instant::now());
-    publish(pool, context, &previous.conditions, &new.conditions).await;
-    state.written = Some(new);
-    Ok(None)
+    let mut request = Request::new(pool.url_path())
+        .patch_subresource("status", pool.name(), &params, &Patch::Apply(&body))
+        .map_err(kube::Error::BuildRequest)?;
+    request.extensions_mut().insert("write_status");
+    // The answer is the whole object, which the watch brings, too.
+    timed(context.client.request::<IgnoredAny>(request)).await.map(|_| ())
 }
 
 async fn publish(pool: &Pool, context: &Context, before: &[Condition], after: &[Condition]) {
@@ -86,7 +185,7 @@ async fn publish(pool: &Pool, context: &Context, before: &[Condition], after: &[
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = context.recorder.publish(&event, &pool.object_ref()).await {
+        if let Err(error) = timed(context.recorder.publish(&event, &pool.object_ref())).await {
             tracing::warn!(%error, "an Event could not be written");
         }
     }

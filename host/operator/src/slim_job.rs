@@ -9,10 +9,13 @@ use stoker_api::keys;
 use stoker_core::pool::JobView;
 use stoker_core::pool::jobs::Finished;
 
+use crate::slim_meta::slim;
+
 /// A Job with the fields that are read; the rest is never deserialised.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Job)]
 pub struct SlimJob {
+    #[serde(deserialize_with = "slim")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     spec: SlimSpec,

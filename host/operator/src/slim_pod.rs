@@ -9,10 +9,13 @@ use stoker_api::keys;
 use stoker_core::pod::PodCondition;
 use stoker_core::{Phase, PodView};
 
+use crate::slim_meta::slim;
+
 /// A pod with the fields that are read; the rest is never deserialised.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Pod)]
 pub struct SlimPod {
+    #[serde(deserialize_with = "slim")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     spec: SlimSpec,

@@ -1,11 +1,15 @@
 //! What must hold before the operator starts, each with what to do when it does not.
 
+use axum::http::{HeaderValue, header};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams};
 use kube::{Client, Config};
 use stoker_api::{CRD_REVISION, HotStandbyDeployment, HotStandbyJob, keys};
 
 use crate::context::Options;
+
+/// By which the API server's audit log and its metrics tell Stoker's requests from others'.
+const USER_AGENT: &str = concat!("stoker/", env!("CARGO_PKG_VERSION"));
 
 const APPLY: &str = "stoker crds | kubectl apply --server-side -f -";
 
@@ -81,6 +85,7 @@ pub async fn connect() -> Result<Client, StartError> {
     let mut config = Config::infer().await.map_err(|e| StartError::NoConfig(e.to_string()))?;
     // The client has no read timeout of its own; watches are renewed well within this one.
     config.read_timeout = Some(std::time::Duration::from_secs(305));
+    config.headers.push((header::USER_AGENT, HeaderValue::from_static(USER_AGENT)));
     let url = config.cluster_url.to_string();
     let client = Client::try_from(config).map_err(|e| StartError::BadConfig(e.to_string()))?;
     let asked = tokio::time::timeout(std::time::Duration::from_secs(10), client.apiserver_version()).await;

@@ -28,6 +28,8 @@ async fn i1_i2_hold_when_the_api_server_and_etcd_die_under_load() -> Result<()> 
         }
         killed.await??;
         cluster::ready().await?;
+        // The simulator of nodes loses pods when its watches break; it begins anew, as a kubelet would.
+        tokio::task::spawn_blocking(|| cluster::kill("kwok")).await??;
         load.shift(&world).await?;
         load.settled(&world).await?;
     }
