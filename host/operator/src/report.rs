@@ -32,8 +32,10 @@ pub struct Reports {
 }
 
 struct Told {
-    /// What the object's status says, as far as is known.
+    /// What was written last.
     written: Arc<PoolStatus>,
+    /// The object says that: no later write failed, which may have been carried out all the same.
+    sure: bool,
     /// What it is to say.
     next: Option<(Pool, Arc<PoolStatus>)>,
     /// A task is at it.
@@ -62,7 +64,7 @@ impl Reports {
         let told = objects.get_mut(uid)?;
         while let Some((pool, new)) = told.next.take() {
             // What changed may have changed back meanwhile.
-            if differs(&told.written, &new) {
+            if !told.sure || differs(&told.written, &new) {
                 return Some((pool, told.written.clone(), new));
             }
         }
@@ -73,12 +75,14 @@ impl Reports {
     fn wrote(&self, uid: &str, status: Arc<PoolStatus>) {
         if let Some(told) = self.objects().get_mut(uid) {
             told.written = status;
+            told.sure = true;
         }
     }
 
     /// What could not be written is still to be told, unless there is something newer.
     fn put_back(&self, uid: &str, pool: Pool, status: Arc<PoolStatus>) {
         if let Some(told) = self.objects().get_mut(uid) {
+            told.sure = false;
             told.next.get_or_insert((pool, status));
         }
     }
@@ -90,6 +94,7 @@ pub(crate) fn report(context: &Arc<Context>, pool: &Pool, previous: &Arc<PoolSta
     let mut objects = context.reports.objects();
     let told = objects.entry(uid.clone()).or_insert_with(|| Told {
         written: previous.clone(),
+        sure: true,
         next: None,
         at_work: false,
     });

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
@@ -72,6 +73,46 @@ pub fn pod_events(namespace: &str, busy_key: &str) -> Result<Vec<PodEvent>> {
         }
     }
     Ok(events)
+}
+
+/// A request of an operator to the API server.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub verb: String,
+    /// Such as `pods` or `hotstandbydeployments/status`.
+    pub resource: String,
+    pub name: String,
+    /// When it was answered.
+    pub at: Timestamp,
+}
+
+/// What operators asked within a namespace, watches apart, which last.
+pub fn operators_requests(namespace: &str) -> Result<Vec<Request>> {
+    let mut requests = Vec::new();
+    for line in lines()? {
+        if !line.contains(namespace) {
+            continue;
+        }
+        let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+        let about = &event["objectRef"];
+        let stoker = event["userAgent"].as_str().is_some_and(|agent| agent.starts_with("stoker/"));
+        if !stoker
+            || about["namespace"] != namespace
+            || event["stage"] != "ResponseComplete"
+            || event["verb"] == "watch"
+        {
+            continue;
+        }
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let sub = about["subresource"].as_str().map(|sub| format!("/{sub}")).unwrap_or_default();
+        requests.push(Request {
+            verb: text(&event["verb"]),
+            resource: text(&about["resource"]) + &sub,
+            name: text(&about["name"]),
+            at: text(&event["stageTimestamp"]).parse()?,
+        });
+    }
+    Ok(requests)
 }
 
 /// Watches a namespace's pods from now on.

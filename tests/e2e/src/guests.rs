@@ -5,6 +5,7 @@
 mod fixtures;
 
 pub use fixtures::{DECISION, Guest, SPIN};
+use wit_parser::{Resolve, SizeAlign, TypeDefKind};
 
 /// A policy that always wants so many replicas.
 pub fn wants(replicas: u32) -> Vec<u8> {
@@ -57,4 +58,68 @@ pub fn bad_policies() -> Vec<(&'static str, Vec<u8>)> {
 /// The same component with a custom section at its end, and so another digest.
 pub fn padded(component: &[u8], number: u8) -> Vec<u8> {
     [component, &[0, 3, 1, b'n', number]].concat()
+}
+
+/// A policy that says of each pod what the busy probe says, and that none is to be used again.
+pub fn spends() -> Vec<u8> {
+    let [now, evidence, verdict] = ["input", "evidence", "verdict"].map(layout);
+    let (pods, says) = (now.at("pods"), evidence.at("probe-says"));
+    let (state, spent) = (verdict.at("state"), verdict.at("spent"));
+    let (pod_size, size) = (evidence.size, verdict.size);
+    // Zeros are no reason, no slots and no time; the answer is built in memory that is zero.
+    let more = format!(
+        r#"(func (export "stoker:policy/busyness@0.1.0#classify") (param $input i32) (result i32)
+            (local $left i32) (local $pod i32) (local $verdict i32)
+            (local.set $left (i32.load offset={} (local.get $input)))
+            (local.set $pod (i32.load offset={pods} (local.get $input)))
+            (local.set $verdict (i32.const {ANSWERS}))
+            (i32.store (i32.const {ANSWER}) (i32.const {ANSWERS}))
+            (i32.store (i32.const {}) (local.get $left))
+            (block $done (loop $next
+                (br_if $done (i32.eqz (local.get $left)))
+                (i32.store8 offset={state} (local.get $verdict) (i32.load8_u offset={says} (local.get $pod)))
+                (i32.store8 offset={spent} (local.get $verdict) (i32.const 1))
+                (local.set $pod (i32.add (local.get $pod) (i32.const {pod_size})))
+                (local.set $verdict (i32.add (local.get $verdict) (i32.const {size})))
+                (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+                (br $next)))
+            (i32.const {ANSWER}))"#,
+        pods + 4,
+        ANSWER + 4,
+    );
+    let world = "include stoker:policy/busyness-policy@0.1.0;";
+    Guest { world, more: more.leak(), ..Guest::default() }.bytes().to_vec()
+}
+
+/// Where `spends` answers, and where its verdicts begin.
+const ANSWER: usize = 4096;
+const ANSWERS: usize = 4352;
+
+/// Where the fields of a record lie in memory.
+struct Layout {
+    fields: Vec<(String, usize)>,
+    size: usize,
+}
+
+impl Layout {
+    fn at(&self, field: &str) -> usize {
+        self.fields.iter().find(|(name, _)| name == field).unwrap().1
+    }
+}
+
+/// The layout of a record of the contract's busyness interface.
+fn layout(record: &str) -> Layout {
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("policy.wit", include_str!("../../../wit/policy.wit")).unwrap();
+    let mut sizes = SizeAlign::default();
+    sizes.fill(&resolve);
+    let interface = &resolve.interfaces[resolve.packages[package].interfaces["busyness"]];
+    let TypeDefKind::Record(found) = &resolve.types[interface.types[record]].kind else {
+        panic!("{record} is no record")
+    };
+    let types = || found.fields.iter().map(|field| &field.ty);
+    let offsets = sizes.field_offsets(types());
+    let names = found.fields.iter().map(|field| field.name.clone());
+    let fields = names.zip(offsets.iter().map(|(at, _)| at.size_wasm32())).collect();
+    Layout { fields, size: sizes.record(types()).size.size_wasm32() }
 }

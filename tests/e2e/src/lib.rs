@@ -8,6 +8,7 @@ pub mod guests;
 pub mod jobs;
 pub mod load;
 pub mod netns;
+pub mod nodes;
 pub mod operator;
 pub mod pod_server;
 pub mod proxy;
@@ -384,4 +385,11 @@ fn condition_of(conditions: &[Condition], type_: &str) -> Option<(String, String
 pub fn built_policy(name: &str) -> Result<Vec<u8>> {
     let path = root().join(format!("target/policies/{name}.wasm"));
     std::fs::read(&path).with_context(|| format!("run `make policies`: {} is missing", path.display()))
+}
+
+/// Why a pool says that it cannot go on, as `REASON: words`.
+pub fn stalled(pool: &HotStandbyDeployment) -> Option<String> {
+    condition(pool, "Stalled")
+        .filter(|(status, ..)| status == "True")
+        .map(|(_, reason, words)| format!("{reason}: {words}"))
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, PostParams};
@@ -12,7 +12,9 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 use stoker_api::{HotStandbyDeployment, keys};
 use stoker_e2e::audit::{PodEvent, PodWatch};
-use stoker_e2e::{World, condition};
+use stoker_e2e::guests::spends;
+use stoker_e2e::nodes::PrivateNode;
+use stoker_e2e::{World, condition, stalled};
 
 /// Another template: its pods carry this annotation.
 fn template(version: &str, sim: Value) -> Value {
@@ -23,12 +25,6 @@ fn template(version: &str, sim: Value) -> Value {
 
 fn version(pod: &Pod) -> &str {
     pod.annotations().get("version").map_or("", String::as_str)
-}
-
-fn stalled(pool: &HotStandbyDeployment) -> Option<String> {
-    condition(pool, "Stalled")
-        .filter(|(status, ..)| status == "True")
-        .map(|(_, reason, words)| format!("{reason}: {words}"))
 }
 
 #[tokio::test]
@@ -177,42 +173,6 @@ async fn a_drained_node_loses_its_idle_pods_to_others_and_keeps_its_busy_ones() 
     world.finish().await
 }
 
-/// A simulated node for one test alone.
-struct PrivateNode {
-    api: Api<Node>,
-    name: String,
-}
-
-impl PrivateNode {
-    async fn create(world: &World, suffix: &str) -> Result<Self> {
-        let api: Api<Node> = Api::all(world.client.clone());
-        let name = format!("{}-{suffix}", world.namespace);
-        let size = json!({"cpu": "32", "memory": "256Gi", "pods": "110"});
-        let node: Node = serde_json::from_value(json!({
-            "metadata": {
-                "name": name,
-                "annotations": {"kwok.x-k8s.io/node": "fake"},
-                "labels": {"kubernetes.io/hostname": name, "e2e": world.namespace, "type": "kwok"},
-            },
-            "spec": {"taints": [{"key": "e2e", "value": "private", "effect": "NoSchedule"}]},
-            "status": {"capacity": size, "allocatable": size},
-        }))?;
-        api.create(&PostParams::default(), &node).await?;
-        Ok(Self { api, name })
-    }
-
-    async fn cordon(&self, on: bool) -> Result<()> {
-        let patch = json!({"spec": {"unschedulable": on}});
-        self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-        Ok(())
-    }
-
-    async fn delete(&self) -> Result<()> {
-        self.api.delete(&self.name, &DeleteParams::default()).await?;
-        Ok(())
-    }
-}
-
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn a_deleted_pool_that_drains_waits_for_its_busy_pods() -> Result<()> {
@@ -275,27 +235,6 @@ async fn labels_and_annotations_tell_others_the_state_with_one_patch_a_transitio
 
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
-async fn an_image_that_is_not_there_is_told_and_no_pile_of_pods_grows() -> Result<()> {
-    let world = World::start("image").await?;
-    let spec = json!({
-        "idleTarget": 1,
-        "startupTimeoutSeconds": 3,
-        "podTemplate": {"spec": {
-            "nodeSelector": {"stoker.dev/node": "real"},
-            "tolerations": [{"key": "stoker.dev/node", "operator": "Exists"}],
-            "containers": [{"name": "app", "image": "docker.io/local/none:1", "imagePullPolicy": "Never"}],
-        }},
-    });
-    world.apply_pool("game", spec).await?;
-    let pool = world.status("game", "stalled", |p| stalled(p).is_some()).await?;
-    let words = stalled(&pool).unwrap();
-    assert!(words.contains("ErrImageNeverPull"), "{words}");
-    world.holds("game", Duration::from_secs(2), "one pod", |pods| pods.len() == 1).await?;
-    world.finish().await
-}
-
-#[tokio::test]
-#[ignore = "needs the local cluster: make e2e"]
 async fn the_examples_budget_protects_busy_pods_and_lets_idle_ones_go() -> Result<()> {
     let world = World::start("budget").await?;
     let text = std::fs::read_to_string(
@@ -329,5 +268,58 @@ async fn the_examples_budget_protects_busy_pods_and_lets_idle_ones_go() -> Resul
     world.pools().delete(name, &DeleteParams::default()).await?;
     let gone = || async { Ok(world.pools().get_opt(name).await?.is_none()) };
     world.until(name, "gone", gone).await?;
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn stale_standby_is_recycled_one_by_one_without_a_gap() -> Result<()> {
+    let world = World::start("stale").await?;
+    world.apply_pool("game", json!({"idleTarget": 3})).await?;
+    world.counts("game", 0, 3, 3).await?;
+    let old = world.alive("game").await?;
+    world.set_busy(&old[..1], true).await?;
+    world.counts("game", 1, 3, 4).await?;
+    let watch = PodWatch::start(world.pods(), keys::DEFAULT_BUSY_ANNOTATION).await?;
+
+    world.patch_pool("game", json!({"maxIdleSeconds": 2})).await?;
+    let recycled = || async {
+        let alive = world.alive("game").await?;
+        Ok(old[1..].iter().all(|o| alive.iter().all(|p| p.uid() != o.uid())))
+    };
+    world.until("game", "rid of its stale pods", recycled).await?;
+    world.patch_pool("game", json!({"maxIdleSeconds": null})).await?;
+    world.counts("game", 1, 3, 4).await?;
+    // One more than is wanted at a time, and never fewer; the busy one is not idle, however long it lasts.
+    let mut alive = 4_i32;
+    for event in watch.events() {
+        alive += if matches!(event, PodEvent::Created { .. }) { 1 } else { -1 };
+        assert!((4..=5).contains(&alive), "{alive} pods at {event:?}");
+    }
+    assert!(world.alive("game").await?.iter().any(|p| p.uid() == old[0].uid()));
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn pods_that_the_policy_calls_spent_are_replaced_when_they_are_idle() -> Result<()> {
+    let world = World::start("spent").await?;
+    world.apply_pool("game", json!({"idleTarget": 3})).await?;
+    world.counts("game", 0, 3, 3).await?;
+    let old = world.alive("game").await?;
+    world.set_busy(&old[..1], true).await?;
+    world.counts("game", 1, 3, 4).await?;
+
+    world.put_policy("spender", &spends()).await?;
+    world.patch_pool("game", json!({"policy": {"configMap": {"name": "spender"}}})).await?;
+    let replaced = || async {
+        let alive = world.alive("game").await?;
+        Ok(old[1..].iter().all(|o| alive.iter().all(|p| p.uid() != o.uid())))
+    };
+    world.until("game", "rid of its spent pods", replaced).await?;
+    assert!(world.alive("game").await?.iter().any(|p| p.uid() == old[0].uid()), "the busy one stays");
+    // Nobody says so any more.
+    world.patch_pool("game", json!({"policy": null})).await?;
+    world.counts("game", 1, 3, 4).await?;
     world.finish().await
 }
