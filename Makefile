@@ -82,11 +82,10 @@ e2e: build cluster-up ## Test the operator on the local cluster
 	cargo test --locked --workspace $(E2E_TESTS) -- --ignored --test-threads=4
 
 .PHONY: bench
-# 10,000 pods that are asked, and a hundred more that stand in for busy ones.
-bench: SIM_NODES = 22
-bench: build release cluster-up ## Measure: flips, flips beside bad policies, questions to pods (on the local cluster), decisions
-	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips
-	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips 500 1
+# 10,000 pods, and as many more as stand in for busy ones.
+bench: SIM_NODES = 30
+bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips beside bad policies, questions to pods (on the local cluster), decisions
+	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/scale
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/beside
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/probes
 	cargo run --locked --release -p stoker-policy --features bench --example decide

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
@@ -37,11 +38,7 @@ pub enum PodEvent {
 /// Creations and deletions of pods in a namespace that the operator asked for and that succeeded.
 pub fn pod_events(namespace: &str, busy_key: &str) -> Result<Vec<PodEvent>> {
     let mut events = Vec::new();
-    for line in lines()? {
-        if !line.contains(namespace) {
-            continue;
-        }
-        let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+    for event in log(namespace, Timestamp::MIN)? {
         let about = &event["objectRef"];
         if about["resource"] != "pods"
             || about["namespace"] != namespace
@@ -88,12 +85,13 @@ pub struct Request {
 
 /// What operators asked within a namespace, watches apart, which last.
 pub fn operators_requests(namespace: &str) -> Result<Vec<Request>> {
+    operators_requests_since(namespace, Timestamp::MIN)
+}
+
+/// Those that were answered after a time.
+pub fn operators_requests_since(namespace: &str, since: Timestamp) -> Result<Vec<Request>> {
     let mut requests = Vec::new();
-    for line in lines()? {
-        if !line.contains(namespace) {
-            continue;
-        }
-        let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+    for event in log(namespace, since)? {
         let about = &event["objectRef"];
         let stoker = event["userAgent"].as_str().is_some_and(|agent| agent.starts_with("stoker/"));
         if !stoker
@@ -169,7 +167,9 @@ impl Drop for PodWatch {
     }
 }
 
-fn lines() -> Result<Vec<String>> {
+/// The log's entries about a namespace that were written after a time, read one by one: the log of thousands of pods is
+/// large.
+pub(crate) fn log(namespace: &str, since: Timestamp) -> Result<impl Iterator<Item = Value>> {
     let dir = root().join("target/cluster/logs");
     let mut files: Vec<_> = std::fs::read_dir(&dir)
         .with_context(|| format!("{} cannot be read", dir.display()))?
@@ -178,11 +178,26 @@ fn lines() -> Result<Vec<String>> {
         .collect();
     // Rotated files carry their time in the name; the present one has none and is the newest.
     files.sort_by_key(|p| (p.ends_with("audit.log"), p.clone()));
-    let mut all = Vec::new();
-    for file in files {
-        all.extend(BufReader::new(std::fs::File::open(file)?).lines().map_while(Result::ok));
-    }
-    Ok(all)
+    let recent = move |file: &PathBuf| {
+        let changed = file.metadata().and_then(|m| m.modified()).ok();
+        changed.and_then(|at| Timestamp::try_from(at).ok()).is_none_or(|at| at >= since)
+    };
+    let lines = files
+        .into_iter()
+        .filter(recent)
+        .filter_map(|file| std::fs::File::open(file).ok())
+        .flat_map(|file| BufReader::new(file).lines().map_while(Result::ok));
+    let namespace = namespace.to_owned();
+    Ok(lines.filter(move |line| line.contains(&namespace) && stamp(line) >= Some(since)).filter_map(|line| {
+        // The last line may be half written.
+        serde_json::from_str(&line).ok()
+    }))
+}
+
+/// When an entry's request was answered, read without the rest of it.
+fn stamp(line: &str) -> Option<Timestamp> {
+    let (_, rest) = line.rsplit_once("\"stageTimestamp\":\"")?;
+    rest.split_once('"')?.0.parse().ok()
 }
 
 /// The most pods that existed at a time, by the operator's creations and everybody's deletions, and the names

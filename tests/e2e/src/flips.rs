@@ -2,21 +2,26 @@
 //! log dates both.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use serde_json::{Value, json};
+use serde_json::json;
 use stoker_api::keys;
 
-use crate::{World, root};
+use crate::World;
+use crate::audit::log;
 
 /// Milliseconds of each flip, sorted.
 pub struct Waits(Vec<f64>);
 
 impl Waits {
+    /// How many there were.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The quantile, in milliseconds.
     pub fn at(&self, quantile: f64) -> f64 {
         self.0[((self.0.len() as f64 - 1.0) * quantile).round() as usize]
@@ -66,15 +71,9 @@ pub async fn flip(world: &World, names: &[String], rounds: usize) -> Result<Wait
 }
 
 /// For each flip since then, from the answer to the patch to the arrival of the pool's next create request.
-fn waits(namespace: &str, since: Timestamp) -> Result<Waits> {
-    let file = std::fs::File::open(root().join("target/cluster/logs/audit.log"))?;
+pub(crate) fn waits(namespace: &str, since: Timestamp) -> Result<Waits> {
     let (mut flips, mut creates) = (HashMap::<String, Vec<f64>>::new(), HashMap::<String, Vec<f64>>::new());
-    for line in BufReader::new(file).lines() {
-        let line = line?;
-        if !line.contains(namespace) {
-            continue;
-        }
-        let event: Value = serde_json::from_str(&line)?;
+    for event in log(namespace, since)? {
         let about = &event["objectRef"];
         let code = event["responseStatus"]["code"].as_u64().unwrap_or(0);
         if about["namespace"] != namespace || about["resource"] != "pods" || !(200..300).contains(&code) {

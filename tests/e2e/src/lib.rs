@@ -13,7 +13,9 @@ pub mod operator;
 pub mod pod_server;
 pub mod proxy;
 pub mod random;
+pub mod ranges;
 pub mod redis;
+pub mod scale;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -23,7 +23,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use stoker_api::keys;
+use stoker_api::{HotStandbyDeployment, keys};
 use stoker_e2e::World;
 use stoker_e2e::audit::{PodEvent, operators_requests, pod_events};
 
@@ -65,13 +65,17 @@ async fn never_does_a_failed_probe_look_like_idle() -> Result<()> {
     for pod in &pods {
         set_condition(&world, pod, "Unknown").await?;
     }
-    // None of the three is standby, and none is thought to be at work.
-    let unknown = |p: &stoker_api::HotStandbyDeployment| p.status.as_ref().unwrap().unknown_count == 3;
+    // None of the three is standby any more, and none goes or comes for that (I3).
+    let unknown = |p: &HotStandbyDeployment| {
+        let status = p.status.as_ref().unwrap();
+        (status.unknown_count, status.idle_count, status.total_count) == (3, 0, 3)
+    };
     world.status("game", "told to be unknown", unknown).await?;
-    world.status("game", "refilled", |p| p.status.as_ref().unwrap().idle_count == 3).await?;
 
     world.patch_pool("game", json!({"idleTarget": 0, "maxReplicas": 1})).await?;
-    world.status("game", "small", |p| p.status.as_ref().unwrap().idle_count == 0).await?;
+    let seen =
+        |p: &HotStandbyDeployment| p.status.as_ref().unwrap().observed_generation == p.metadata.generation;
+    world.status("game", "told of the smaller size", seen).await?;
     let stay =
         |alive: &[Pod]| alive.len() == 3 && pods.iter().all(|p| alive.iter().any(|a| a.uid() == p.uid()));
     world.holds("game", Duration::from_secs(2), "pods of which nothing is known stay", stay).await?;
@@ -199,7 +203,7 @@ async fn never_is_an_object_taken_over_that_has_another_owner() -> Result<()> {
     world.patch_pool("game", json!({"idleTarget": 0})).await?;
     world.counts("game", 0, 0, 0).await?;
     let left = world.pods().get("theirs").await?;
-    assert_eq!((left.uid(), left.metadata.deletion_timestamp), (theirs.uid(), None));
     assert_eq!(left.labels(), theirs.labels(), "it is not marked, either");
+    assert_eq!((left.uid(), left.metadata.deletion_timestamp), (theirs.uid(), None));
     world.finish().await
 }

@@ -82,7 +82,7 @@ impl<'a> Denial<'a> {
         let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(world.client.clone());
         bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
         let denial = Self { world };
-        world.until("game", "denied pods", || async { Ok(denial.denies().await?) }).await?;
+        world.until("game", "denied pods", || denial.denies()).await?;
         Ok(denial)
     }
 
