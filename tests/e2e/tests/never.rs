@@ -24,8 +24,8 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use stoker_api::{HotStandbyDeployment, keys};
-use stoker_e2e::World;
 use stoker_e2e::audit::{PodEvent, operators_requests, pod_events};
+use stoker_e2e::{World, condition};
 
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
@@ -99,12 +99,16 @@ async fn set_condition(world: &World, pod: &Pod, status: &str) -> Result<()> {
 #[ignore = "needs the local cluster: make e2e"]
 async fn i10_a_pool_at_rest_costs_no_request() -> Result<()> {
     let world = World::start("never-asks").await?;
+    let policy = |name: &str, config: Value| {
+        // A machine with other work to do may take long for a call; a policy that fails is not at rest.
+        json!({"policy": {"builtin": name, "config": config, "limits": {"timeoutMilliseconds": 10000}}})
+    };
     let kinds: [(&str, Value); 5] = [
         ("plain", json!({})),
         ("told", json!({"stateLabels": true, "disruption": "Annotate", "afterUse": "Replace"})),
         ("drains", json!({"deletionPolicy": "Drain"})),
-        ("share", json!({"policy": {"builtin": "percent-buffer", "config": {"percent": 50}}})),
-        ("steady", json!({"policy": {"builtin": "hysteresis", "config": {"probes": 3, "seconds": 1}}})),
+        ("share", policy("percent-buffer", json!({"percent": 50}))),
+        ("steady", policy("hysteresis", json!({"probes": 3, "seconds": 1}))),
     ];
     for (name, spec) in &kinds {
         world.apply_pool(name, spec.clone()).await?;
@@ -115,6 +119,12 @@ async fn i10_a_pool_at_rest_costs_no_request() -> Result<()> {
     }
     for (name, _) in &kinds {
         world.counts(name, 1, 2, 3).await?;
+    }
+    for name in ["share", "steady"] {
+        let healthy = |p: &HotStandbyDeployment| {
+            condition(p, "PolicyHealthy").is_some_and(|(status, ..)| status == "True")
+        };
+        world.status(name, "decided by its policy", healthy).await?;
     }
     // They are at rest when nothing was asked for a while: the last of the statuses and labels are written.
     let quiet = Duration::from_secs(3);
