@@ -70,7 +70,7 @@ pub struct PodView {
     pub restarts: u32,
     /// Why a container of it does not start, in the kubelet's words.
     pub waiting: Option<String>,
-    /// When the last of its running containers started.
+    /// When the last of its containers that run, or have ended, started.
     pub containers_started: Option<Timestamp>,
     /// Its conditions.
     pub conditions: Vec<PodCondition>,

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use stoker_api::BusyProbe;
 use stoker_core::pool::jobs::{
-    Finished, History, JobPods, JobView, beyond_history, predecessor, remember_jobs,
+    Finished, History, JobPods, JobView, RemovalStep, beyond_history, remember_jobs, removal,
 };
-use stoker_core::pool::{JobCounts, Snapshot};
+use stoker_core::pool::successions::Successions;
+use stoker_core::pool::{JobCounts, Memory, Snapshot};
 use stoker_core::verdict::{Judgement, PodMemories, Verdict, judge, remember};
 use stoker_core::{Phase, PodView};
 use stoker_sim::pods::{self, at, busy, in_phase, pod, ready, schedule};
@@ -130,11 +131,66 @@ fn finished_jobs_beyond_the_limits_go_the_oldest_first() {
 fn i2_the_successor_of_a_job_is_named_after_the_last_one_that_finished_in_its_slot() {
     let older = JobView { uid: "older".to_owned(), ..finished(3, true, 10) };
     let newer = JobView { uid: "newer".to_owned(), created: at(20), ..finished(3, false, 30) };
-    let running = job(4, 1);
-    let jobs = [newer.clone(), older, running];
-    assert_eq!(predecessor(&jobs, 3), Some(&newer));
-    assert_eq!(predecessor(&jobs, 4), None);
-    assert_eq!(predecessor(&jobs, 5), None);
+    let mut successions = Successions::default();
+    successions.note(&[newer, older, job(4, 1)], &[], at(40));
+    assert_eq!(successions.predecessor(3), Some("newer"));
+    assert_eq!(successions.predecessor(4), None);
+    assert_eq!(successions.predecessor(5), None);
+}
+
+#[test]
+fn i2_a_finished_job_that_vanished_goes_on_naming_its_successor_and_then_its_slot_rests() {
+    // Given one operator that sees that a finished Job is gone, and another that does not see it yet,
+    let done = || JobView { created: at(20), ..finished(3, true, 30) };
+    let older = || JobView { uid: "older".to_owned(), ..finished(3, true, 10) };
+    let (mut early, mut late) = (Successions::default(), Successions::default());
+    early.note(&[done(), older()], &[], at(40));
+    early.note(&[older()], &[done()], at(50));
+    late.note(&[done(), older()], &[], at(50));
+    // then both give its successor the same name,
+    assert_eq!(early.predecessor(3), Some("job-3"));
+    assert_eq!(late.predecessor(3), early.predecessor(3));
+    assert!(early.resting(at(79)).is_empty());
+    // none after a while, in which the other learns of it,
+    assert_eq!(early.resting(at(80)).into_iter().collect::<Vec<_>>(), [(3, at(110))]);
+    // and then another name.
+    early.note(&[older()], &[done()], at(110));
+    assert!(early.resting(at(110)).is_empty());
+    assert_eq!(early.predecessor(3), Some("older"));
+    early.note(&[], &[older()], at(112));
+    early.note(&[], &[], at(172));
+    assert_eq!(early.predecessor(3), None);
+}
+
+#[test]
+fn i2_what_is_not_known_to_have_finished_names_nobody() {
+    let mut successions = Successions::default();
+    // One that was removed while it ran leaves its slot as it was.
+    successions.note(&[job(3, 1)], &[], at(40));
+    successions.note(&[], &[job(3, 1)], at(41));
+    assert_eq!((successions.predecessor(3), successions.resting(at(41)).len()), (None, 0));
+    // After one of which nobody told whether it had finished the slot rests.
+    successions.note(&[job(4, 1)], &[], at(42));
+    successions.note(&[], &[], at(43));
+    assert_eq!(successions.predecessor(4), None);
+    assert_eq!(successions.resting(at(43)).into_iter().collect::<Vec<_>>(), [(4, at(103))]);
+    // One that came, finished and went between two looks is known by what the watch told.
+    successions.note(&[], &[finished(5, true, 44)], at(45));
+    assert_eq!(successions.predecessor(5), Some("job-5"));
+}
+
+#[test]
+fn i1_a_jobs_pods_go_in_the_versions_seen_and_then_the_job_if_no_other_pod_is_alive() {
+    let pods = [ready(0, at(0)), in_phase(ready(1, at(0)), Phase::Failed)];
+    let of_pod = |version: Option<&str>| RemovalStep::Pod {
+        name: pods[0].name.clone(),
+        uid: pods[0].uid.clone(),
+        version: version.map(str::to_owned),
+    };
+    let of_job = |version: Option<&str>| RemovalStep::Job { version: version.map(str::to_owned) };
+    assert_eq!(removal(Some("7"), &pods), [of_pod(Some("1")), RemovalStep::NoPod, of_job(None)]);
+    assert_eq!(removal(Some("7"), &pods[1..]), [RemovalStep::NoPod, of_job(Some("7"))]);
+    assert_eq!(removal(None, &pods), [of_pod(None), of_job(None)]);
 }
 
 #[test]
@@ -146,4 +202,57 @@ fn jobs_are_counted_by_what_became_of_them() {
     let jobs = [(&done, none), (&failed, none), (&active, &pods[..]), (&going, none)];
     let counts = JobCounts::of(&jobs.map(|(job, pods)| JobPods { job, pods }));
     assert_eq!(counts, JobCounts { pods: 1, jobs: 4, active: 1, completed: 1, failed: 1 });
+}
+
+/// What the back-off makes of a finished Job that was seen at first as `before`, with the pods then and now.
+fn held_back(before: Option<(&JobView, &[PodView])>, after: (&JobView, &[PodView])) -> bool {
+    let mut memory = Memory::default();
+    let mut look = |(job, pods): (&JobView, &[PodView]), now| {
+        let probe = BusyProbe::default();
+        let judged: Vec<Judgement> = pods.iter().map(|p| judge(p, &probe, None)).collect();
+        remember(&mut memory.pods, pods, &judged, &judged, now);
+        let jobs = [JobPods { job, pods }];
+        let members = [jobs[0].member()];
+        remember_jobs(&mut memory.jobs, &jobs, &members, &memory.pods, now);
+        memory.backoff.note(&members, &memory.jobs, true, now);
+    };
+    if let Some(before) = before {
+        look(before, at(1));
+    }
+    look(after, at(3));
+    memory.backoff.rounds > 0
+}
+
+#[test]
+fn a_job_that_completed_has_failed_only_if_it_was_never_ready() {
+    let (running, completed) = (job(0, 1), finished(0, true, 3));
+    let ended = |mut pod: PodView, at_last| {
+        pods::end(&mut pod, true, at(at_last));
+        pod
+    };
+    let unready = || {
+        let mut pod = pod(0, at(0));
+        schedule(&mut pod, at(0));
+        pod
+    };
+    let once = [ended(ready(0, at(0)), 2)];
+    let never = [ended(unready(), 2)];
+    assert!(!held_back(Some((&running, &[ready(0, at(0))])), (&completed, &once)), "however fast it was");
+    assert!(held_back(Some((&running, &[unready()])), (&completed, &never)), "a command that just exits");
+    assert!(!held_back(Some((&running, &[unready()])), (&completed, &once)), "Ready between two looks");
+    assert!(!held_back(None, (&completed, &[])), "kept since before a restart");
+    assert!(held_back(None, (&finished(0, false, 3), &[])), "one that failed is one round, as any");
+}
+
+#[test]
+fn finished_jobs_that_are_kept_count_as_one_round_after_a_restart_and_hold_nothing_back() {
+    let mut memory = Memory::default();
+    let jobs: Vec<JobView> = (0..5).map(|slot| finished(slot, slot > 2, 10)).collect();
+    let jobs: Vec<JobPods<'_>> = jobs.iter().map(|job| JobPods { job, pods: &[] }).collect();
+    let members: Vec<PodView> = jobs.iter().map(JobPods::member).collect();
+    for second in 100..200 {
+        remember_jobs(&mut memory.jobs, &jobs, &members, &memory.pods, at(second));
+        memory.backoff.note(&members, &memory.jobs, true, at(second));
+        assert_eq!((memory.backoff.rounds, memory.backoff.held_back(at(second))), (1, None));
+    }
 }

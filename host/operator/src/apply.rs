@@ -12,6 +12,7 @@ use kube::core::request::Request;
 use serde_json::{Value, json};
 use stoker_api::keys;
 use stoker_core::PodView;
+use stoker_core::pool::jobs::{RemovalStep, removal};
 use stoker_core::pool::{JobPods, Marks};
 
 use crate::children;
@@ -127,9 +128,8 @@ async fn get<C: Child>(
 
 /// Asks the API server whether it would accept a member made from the template. `Ok(Some(words))` = it would not.
 pub async fn try_template(context: &Context, pool: &Pool, hash: &str) -> Result<Option<String>, kube::Error> {
-    let mut body = children::body(pool, 0, hash, None);
     // A name of its own: the slot's may exist already.
-    body["metadata"]["name"] = json!(format!("stoker-dry-run-{hash}"));
+    let body = children::body(pool, 0, hash, &format!("stoker-dry-run-{hash}"));
     let (kind, field) = match pool {
         Pool::Pods(_) => ("Pod", "spec.podTemplate"),
         Pool::Jobs(_) => ("Job.batch", "spec.jobTemplate"),
@@ -201,10 +201,7 @@ pub async fn remove_finished(
     remove::<SlimJob>(context, namespace, name, uid, None, background).await
 }
 
-/// Removes a Job that stands by: its pods first, each in the version in which it was seen idle, and then the Job itself
-/// (I1). Kubernetes starts no other pod meanwhile (podReplacementPolicy Failed). A Job of which no pod was seen goes only
-/// in the version in which it had none, and if the API server knows of none either. A pod that changed is spared, and
-/// the Job with it.
+/// Removes a Job that stands by, step by step as core has it. A pod that changed is spared, and the Job with it.
 pub async fn remove_job(
     context: &Context,
     namespace: &str,
@@ -213,31 +210,34 @@ pub async fn remove_job(
     resource_version: Option<&str>,
     pods: &[PodView],
 ) -> Result<Wrote, kube::Error> {
-    let alive = || pods.iter().filter(|p| p.alive());
-    for pod in alive() {
-        // Without a version what the Job does no longer matters, and its pods' neither.
-        let version = resource_version.is_some().then_some(pod.resource_version.as_str());
-        if remove_pod(context, namespace, &pod.name, &pod.uid, version).await? == Wrote::Conflict {
-            return Ok(Wrote::Conflict);
+    let mut wrote = Wrote::Gone;
+    for step in removal(resource_version, pods) {
+        wrote = match step {
+            RemovalStep::Pod { name, uid, version } => {
+                remove_pod(context, namespace, &name, &uid, version.as_deref()).await?
+            }
+            RemovalStep::NoPod if has_pods(context, namespace, uid).await? => Wrote::Conflict,
+            RemovalStep::NoPod => Wrote::Done,
+            RemovalStep::Job { version } => {
+                let foreground = Some(PropagationPolicy::Foreground);
+                remove::<SlimJob>(context, namespace, name, uid, version.as_deref(), foreground).await?
+            }
+        };
+        if wrote == Wrote::Conflict {
+            break;
         }
     }
-    let mut version = None;
-    if alive().next().is_none() && resource_version.is_some() {
-        let api: Api<SlimPod> = Api::namespaced(context.client.clone(), namespace);
-        let params = ListParams::default().labels(&format!("batch.kubernetes.io/controller-uid={uid}"));
-        if timed(api.list_metadata(&params))
-            .await?
-            .items
-            .iter()
-            .any(|p| p.metadata.deletion_timestamp.is_none())
-        {
-            return Ok(Wrote::Conflict);
-        }
-        version = resource_version;
-    }
-    // In the foreground: the Job holds its slot until its pods are gone (I2).
-    let foreground = Some(PropagationPolicy::Foreground);
-    remove::<SlimJob>(context, namespace, name, uid, version, foreground).await
+    Ok(wrote)
+}
+
+/// Whether the API server knows of a pod of a Job that is alive.
+async fn has_pods(context: &Context, namespace: &str, job: &str) -> Result<bool, kube::Error> {
+    let api: Api<SlimPod> = Api::namespaced(context.client.clone(), namespace);
+    let params = ListParams::default()
+        .labels(&format!("batch.kubernetes.io/controller-uid={job}"))
+        .fields("status.phase!=Succeeded,status.phase!=Failed");
+    let pods = timed(api.list_metadata(&params)).await?;
+    Ok(pods.items.iter().any(|p| p.metadata.deletion_timestamp.is_none()))
 }
 
 /// Sets and removes labels and annotations of a pod; a namesake is left alone.

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream;
+use serde_json::Value;
+use stoker_core::names;
 use stoker_core::pool::RemovalReason;
-use stoker_core::pool::jobs::predecessor;
 use stoker_core::pool::plan::Action as Step;
 
 use crate::again::REFUSALS;
@@ -22,6 +23,9 @@ use crate::pool::{PoolState, ReconcileError};
 /// Members of one pool that are created, marked or removed, or asked for their last word, at a time: enough to fill a
 /// large pool fast, few enough to leave the API server to others.
 const AT_A_TIME: usize = 16;
+
+/// How long after its look a plan makes Jobs: their names keep two operators apart only for a while.
+const PLAN_HOLDS: Duration = Duration::from_secs(10);
 
 /// How a plan was carried out.
 #[derive(Default)]
@@ -55,7 +59,7 @@ pub(crate) async fn apply_plan(
     if let (Some(at), false) = (touched, slots.is_empty()) {
         context.metrics.reacted(at.elapsed());
     }
-    let mut void = create(pool, context, state, slots, seen, fence, hash, &mut carried).await;
+    let mut void = create(pool, context, state, slots, fence, hash, &mut carried).await;
     // Owned, as what borrows from the list cannot be awaited by a controller of any kind. Those go below that are asked
     // for their last word.
     let now = |action: &&Step| match action {
@@ -142,25 +146,30 @@ async fn create(
     context: &Context,
     state: &mut PoolState,
     slots: Vec<u32>,
-    seen: &Seen,
     fence: &Fence<'_>,
     hash: &str,
     carried: &mut Carried,
 ) -> Option<&'static str> {
     let (kind, namespace, name) = (pool.kind().as_str(), pool.namespace(), pool.name());
-    let jobs = seen.jobs();
+    let child = |slot| match pool {
+        Pool::Pods(_) => names::pool_member(pool.name(), pool.uid(), slot),
+        Pool::Jobs(_) => state.memory.job_name(pool.name(), pool.uid(), slot),
+    };
+    let of_jobs = matches!(pool, Pool::Jobs(_));
+    let body = |slot| (slot, children::body(pool, slot, hash, &child(slot)));
+    let bodies: Vec<(u32, Value)> = slots.into_iter().map(body).collect();
     // After one that failed no other is begun. Those that are on their way are waited for: they may be done.
     let stop = AtomicBool::new(false);
     let stop = &stop;
-    let mut outcomes = stream::iter(slots)
-        .map(|slot| {
-            let before = predecessor(&jobs, slot).map(|job| job.uid.as_str());
-            let body = children::body(pool, slot, hash, before);
+    let mut outcomes = stream::iter(bodies)
+        .map(|(slot, body)| {
             async move {
                 // A plan of many members takes a while, in which it may become void.
                 let outcome = match fence.broken() {
                     _ if stop.load(Ordering::Relaxed) => None,
                     Some(reason) => Some(Err(reason)),
+                    // Meanwhile another operator may have made Jobs in the slot, which have finished and are gone.
+                    None if of_jobs && fence.age() > PLAN_HOLDS => Some(Err("late")),
                     None => Some(Ok(apply::create(context, pool, &body).await)),
                 };
                 (slot, body, outcome)
@@ -173,6 +182,7 @@ async fn create(
             None => continue,
             Some(Ok(outcome)) => outcome,
             Some(Err(reason)) => {
+                carried.again = true;
                 void.get_or_insert(reason);
                 continue;
             }

@@ -8,8 +8,8 @@ use stoker_core::names;
 
 use crate::object::Pool;
 
-/// The member of a slot. A Job takes the place of the one that finished there before, if that still exists.
-pub fn body(pool: &Pool, slot: u32, hash: &str, predecessor: Option<&str>) -> Value {
+/// The member of a slot, under a name.
+pub fn body(pool: &Pool, slot: u32, hash: &str, name: &str) -> Value {
     match pool {
         Pool::Pods(object) => {
             let template = &object.spec.pod_template;
@@ -24,7 +24,7 @@ pub fn body(pool: &Pool, slot: u32, hash: &str, predecessor: Option<&str>) -> Va
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {
-                    "name": names::pool_member(pool.name(), pool.uid(), slot),
+                    "name": name,
                     "namespace": pool.namespace(),
                     "labels": labels,
                     "annotations": annotations,
@@ -41,7 +41,7 @@ pub fn body(pool: &Pool, slot: u32, hash: &str, predecessor: Option<&str>) -> Va
                 "apiVersion": "batch/v1",
                 "kind": "Job",
                 "metadata": {
-                    "name": names::pool_job(pool.name(), pool.uid(), slot, predecessor),
+                    "name": name,
                     "namespace": pool.namespace(),
                     "labels": labels,
                     "ownerReferences": [pool.owner_reference()],

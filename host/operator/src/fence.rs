@@ -2,6 +2,8 @@
 //! carrying out a plan take time, in which any of them may change; what was decided is then dropped, and
 //! decided again.
 
+use std::time::{Duration, Instant};
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::context::Context;
@@ -14,12 +16,24 @@ pub struct Fence<'a> {
     pool: &'a Pool,
     source: Option<&'a Source>,
     desired: Option<String>,
+    since: Instant,
 }
 
 impl<'a> Fence<'a> {
     /// Notes what holds now, before the policy is settled and asked.
     pub fn new(context: &'a Context, pool: &'a Pool, source: Option<&'a Source>) -> Self {
-        Self { context, pool, source, desired: source.and_then(|s| context.policies.desired(s)) }
+        Self {
+            context,
+            pool,
+            source,
+            desired: source.and_then(|s| context.policies.desired(s)),
+            since: Instant::now(),
+        }
+    }
+
+    /// How long ago that was.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// What changed since, if anything did.

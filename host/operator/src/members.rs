@@ -19,13 +19,15 @@ pub struct Seen {
     pub pods: Vec<PodView>,
     /// The Jobs, where they are the members, each with the place of its pods.
     pub jobs: Option<Vec<(JobView, Range<usize>)>>,
+    /// Jobs of which the watch told lately that they are gone, as they were at last.
+    pub gone: Vec<JobView>,
 }
 
 impl Seen {
     /// Reads the indexes.
     pub fn of(context: &Context, pool: &Pool) -> Self {
         let mut seen = match pool {
-            Pool::Pods(_) => Self { pods: context.pods.of(pool.uid()), jobs: None },
+            Pool::Pods(_) => Self { pods: context.pods.of(pool.uid()), jobs: None, gone: Vec::new() },
             Pool::Jobs(_) => {
                 let (mut pods, mut jobs) = (Vec::new(), Vec::new());
                 for job in context.jobs.of(pool.uid()) {
@@ -33,7 +35,7 @@ impl Seen {
                     pods.extend(context.pods.of(&job.uid));
                     jobs.push((job, start..pods.len()));
                 }
-                Self { pods, jobs: Some(jobs) }
+                Self { pods, jobs: Some(jobs), gone: context.jobs.gone(pool.uid()) }
             }
         };
         for pod in &mut seen.pods {
@@ -80,6 +82,7 @@ impl Seen {
         if self.jobs.is_none() {
             return memory.pods.clone();
         }
+        memory.successions.note(&self.jobs(), &self.gone, now);
         jobs::remember_jobs(&mut memory.jobs, &self.job_pods(), members, &memory.pods, now);
         memory.jobs.clone()
     }

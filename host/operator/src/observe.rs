@@ -150,12 +150,15 @@ impl Owners {
 
 type Siblings<V> = BTreeMap<String, V>;
 
+/// Children that went, and when.
+type Gone<V> = Vec<(Instant, V)>;
+
 /// Children by owner UID and name.
 pub struct ChildIndex<C: Child> {
     children: RwLock<HashMap<String, Siblings<C::View>>>,
-    /// UIDs of children that went a short while ago, by owner UID. One that came and went between two looks is
+    /// Children that went a short while ago, as they were at last, by owner UID. One that came and went between two looks is
     /// not in `children`, and this alone tells it from one that the watch has not shown yet.
-    gone: RwLock<HashMap<String, Vec<(Instant, String)>>>,
+    gone: RwLock<HashMap<String, Gone<C::View>>>,
     synced: watch::Sender<usize>,
     scopes: usize,
 }
@@ -185,7 +188,13 @@ impl<C: Child> ChildIndex<C> {
     /// Whether the watch told within the last [`GONE`] that a child of an owner is gone.
     pub fn went(&self, owner: &str, uid: &str) -> bool {
         let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
-        gone.get(owner).is_some_and(|gone| gone.iter().any(|(_, gone)| gone == uid))
+        gone.get(owner).is_some_and(|gone| gone.iter().any(|(_, gone)| C::uid_of(gone) == uid))
+    }
+
+    /// Children of an owner of which the watch told within the last [`GONE`] that they are gone, as they were at last.
+    pub fn gone(&self, owner: &str) -> Vec<C::View> {
+        let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
+        gone.get(owner).map(|gone| gone.iter().map(|(_, view)| view.clone()).collect()).unwrap_or_default()
     }
 
     fn put(&self, owner: &str, name: &str, view: C::View) {
@@ -193,9 +202,10 @@ impl<C: Child> ChildIndex<C> {
         children.entry(owner.to_owned()).or_default().insert(name.to_owned(), view);
     }
 
-    fn remove(&self, owner: &str, name: &str, uid: &str) {
+    fn remove(&self, owner: &str, name: &str, view: C::View) {
+        let uid = C::uid_of(&view).to_owned();
         let mut gone = self.gone.write().unwrap_or_else(PoisonError::into_inner);
-        gone.entry(owner.to_owned()).or_default().push((Instant::now(), uid.to_owned()));
+        gone.entry(owner.to_owned()).or_default().push((Instant::now(), view));
         gone.retain(|_, gone| {
             gone.retain(|(at, _)| at.elapsed() < GONE);
             !gone.is_empty()
@@ -289,7 +299,7 @@ pub async fn watch_children<C: Child>(
         owners.insert(owner.uid.clone());
         let (name, uid) = (child.name_any(), child.uid().unwrap_or_default());
         if gone {
-            index.remove(&owner.uid, &name, &uid);
+            index.remove(&owner.uid, &name, child.view());
             // A Job's pods may outlive it; nobody asks for them any more.
             context.owners.forget(&uid);
         } else {

@@ -74,6 +74,7 @@ struct SlimContainer {
 #[derive(Clone, Debug, Default, Deserialize)]
 struct SlimState {
     running: Option<SlimRunning>,
+    terminated: Option<SlimRunning>,
     waiting: Option<SlimWaiting>,
 }
 
@@ -123,7 +124,8 @@ impl SlimPod {
                 .status
                 .container_statuses
                 .iter()
-                .filter_map(|c| c.state.running.as_ref()?.started_at.as_ref().map(|t| t.0))
+                .filter_map(|c| c.state.running.as_ref().or(c.state.terminated.as_ref())?.started_at.as_ref())
+                .map(|t| t.0)
                 .max(),
             displaced: false,
             waiting: self

@@ -372,7 +372,7 @@ impl Cluster {
         }
     }
 
-    fn mark(&mut self, name: &str, uid: &str, labels: &Marks, annotations: &Marks) -> Answer {
+    pub(crate) fn mark(&mut self, name: &str, uid: &str, labels: &Marks, annotations: &Marks) -> Answer {
         let marked = self.pods.change(name, Some(uid), |pod| {
             for (map, marks) in [(&mut pod.labels, labels), (&mut pod.annotations, annotations)] {
                 for (key, value) in marks {

@@ -10,6 +10,7 @@
 #![deny(missing_docs)]
 
 pub mod cluster;
+pub mod jobs;
 pub mod look;
 pub mod operator;
 pub mod pods;
@@ -17,6 +18,7 @@ pub mod promises;
 pub mod store;
 
 pub use cluster::{Clocks, Cluster};
+pub use jobs::{JobCluster, JobOperator, Work};
 pub use look::{Look, Says, Spec, look};
 pub use operator::{Answer, Done, Fate, Operator};
 pub use store::{Object, Refusal, Store, View};

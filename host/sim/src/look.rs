@@ -11,7 +11,7 @@ use stoker_core::pool::{
     Action, Asked, Counts, Decision, MarkRules, Memory, Placement, Plan, RemovalReason, ReplaceRules,
     Settings, Snapshot, plan,
 };
-use stoker_core::verdict::{Judgement, Verdict, judge, remember};
+use stoker_core::verdict::{Judgement, PodMemories, Verdict, judge, remember};
 
 /// A pool's spec.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -216,6 +216,20 @@ pub fn look_by(
     memory: &mut Memory,
     now: Timestamp,
 ) -> Look {
+    judge_all(&pods, probe, outage, memory, now);
+    let memories = memory.pods.clone();
+    let look = decide_and_plan(pods, &memories, says, spec, settings, memory, now);
+    Look { outage, ..look }
+}
+
+/// Judges pods and remembers it. In an outage the probe tells nothing of pods that are past starting.
+pub(crate) fn judge_all(
+    pods: &[PodView],
+    probe: &BusyProbe,
+    outage: bool,
+    memory: &mut Memory,
+    now: Timestamp,
+) {
     let judged: Vec<Judgement> = pods
         .iter()
         .map(|p| match judge(p, probe, memory.pods.get(&p.uid)) {
@@ -223,16 +237,28 @@ pub fn look_by(
             j => Judgement { verdict: Verdict::Unknown, ..j },
         })
         .collect();
-    remember(&mut memory.pods, &pods, &judged, &judged, now);
-    let memories = memory.pods.clone();
-    let snapshot = Snapshot { pods: &pods, memories: &memories };
+    remember(&mut memory.pods, pods, &judged, &judged, now);
+}
+
+/// Counts, decides and plans for members that are judged.
+pub(crate) fn decide_and_plan(
+    pods: Vec<PodView>,
+    memories: &PodMemories,
+    says: &Says,
+    spec: Spec,
+    settings: &Settings,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> Look {
+    let snapshot = Snapshot { pods: &pods, memories };
     let counts = snapshot.counts();
     let decision = decide(says.asked(&pods), &counts, spec.bounds(), memory.last_good);
     let plan = plan(snapshot, &counts, &decision, settings, memory, now);
     let verdicts = pods.iter().map(|p| (p.uid.clone(), snapshot.verdict(p))).collect();
     let idle = |p: &&PodView| p.alive() && matches!(snapshot.verdict(p), Verdict::Idle | Verdict::Starting);
-    let unfit = pods.iter().filter(idle).filter(|p| unfit(snapshot, p, &spec.rules(), now).is_some()).count();
+    let unfit = |p: &&PodView| unfit(snapshot, p, &settings.replace, now).is_some();
+    let unfit = pods.iter().filter(idle).filter(unfit).count();
     let (tried, doubted) = (memory.overlay.tried().collect(), memory.overlay.perhaps_removed());
     let draining = settings.draining;
-    Look { pods, verdicts, counts, decision, plan, spec, outage, draining, unfit, tried, doubted }
+    Look { pods, verdicts, counts, decision, plan, spec, outage: false, draining, unfit, tried, doubted }
 }

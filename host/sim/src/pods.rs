@@ -54,7 +54,7 @@ pub fn at(seconds: i64) -> Timestamp {
 }
 
 /// Creation and transition times have whole seconds in Kubernetes (meta/v1 Time).
-fn whole(now: Timestamp) -> Timestamp {
+pub(crate) fn whole(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 

@@ -63,6 +63,11 @@ fn of_counts(look: &Look) -> Kept {
 /// What must hold of any look and its plan, by what was seen.
 pub fn of_look(look: &Look) -> Kept {
     of_counts(look)?;
+    of_plan(look)
+}
+
+/// What must hold of any plan, by what was seen, whatever the members are.
+pub fn of_plan(look: &Look) -> Kept {
     let mut slots = BTreeSet::new();
     for action in &look.plan.actions {
         match action {

@@ -1,7 +1,7 @@
 //! Objects with the API server's rules: names are taken once, each change gives a new version, writes may say which
 //! version they are for, and a log tells the watches what happened.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -174,8 +174,8 @@ impl<O: Object> Store<O> {
 #[derive(Clone, Debug)]
 pub struct View<O> {
     objects: BTreeMap<String, Arc<O>>,
-    /// UIDs of objects that it told are gone.
-    gone: HashSet<String>,
+    /// Objects that it told are gone, as it had told of them at last, by UID.
+    gone: BTreeMap<String, Option<Arc<O>>>,
     /// How much of the log is told or pending.
     taken: usize,
     /// Places in the log that are not told yet.
@@ -184,7 +184,7 @@ pub struct View<O> {
 
 impl<O> Default for View<O> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), gone: HashSet::new(), taken: 0, pending: VecDeque::new() }
+        Self { objects: BTreeMap::new(), gone: BTreeMap::new(), taken: 0, pending: VecDeque::new() }
     }
 }
 
@@ -201,7 +201,12 @@ impl<O: Object> View<O> {
 
     /// Whether it was told that an object is gone.
     pub fn went(&self, uid: &str) -> bool {
-        self.gone.contains(uid)
+        self.gone.contains_key(uid)
+    }
+
+    /// The objects of which it told that they are gone, as it had told of them at last.
+    pub fn gone(&self) -> impl Iterator<Item = &Arc<O>> {
+        self.gone.values().flatten()
     }
 
     fn take(&mut self, store: &Store<O>) {
@@ -222,8 +227,8 @@ impl<O: Object> View<O> {
                 self.objects.insert(event.name.clone(), object.clone());
             }
             None => {
-                self.objects.remove(&event.name);
-                self.gone.insert(event.uid.clone());
+                let last = self.objects.remove(&event.name).filter(|o| o.uid() == event.uid);
+                self.gone.insert(event.uid.clone(), last);
             }
         }
     }

@@ -35,8 +35,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Takes notice of pods that ended or held out. Returns nothing: ask [`Backoff::held_back`].
-    pub fn note(&mut self, pods: &[PodView], memories: &PodMemories, now: Timestamp) {
+    /// Takes notice of pods, or of Jobs where these are the members, that ended or held out. Returns nothing: ask
+    /// [`Backoff::held_back`].
+    pub fn note(&mut self, pods: &[PodView], memories: &PodMemories, jobs: bool, now: Timestamp) {
         let present: HashSet<&str> = pods.iter().map(|p| p.uid.as_str()).collect();
         self.counted.retain(|uid| present.contains(uid.as_str()));
         let held_out = self.holds_out_at(pods, memories).is_some_and(|t| t <= now);
@@ -44,7 +45,7 @@ impl Backoff {
             *self = Self { counted: std::mem::take(&mut self.counted), ..Self::default() };
         }
         for pod in pods {
-            if !failed(pod, memories, now) || !self.counted.insert(pod.uid.clone()) {
+            if !failed(pod, memories, jobs, now) || !self.counted.insert(pod.uid.clone()) {
                 continue;
             }
             let same_round = self.began.is_some_and(|b| now.duration_since(b) < SAME_ROUND)
@@ -87,10 +88,14 @@ impl Backoff {
     }
 }
 
-fn failed(pod: &PodView, memories: &PodMemories, now: Timestamp) -> bool {
+/// A pod that ended well has failed if it did so soon. A Job's work may be short, so that one that completed has failed
+/// only if it was never Ready: a command that just exits would make Jobs without end.
+fn failed(pod: &PodView, memories: &PodMemories, jobs: bool, now: Timestamp) -> bool {
+    let memory = memories.get(&pod.uid);
     match pod.phase {
         Phase::Failed => true,
-        Phase::Succeeded => memories.get(&pod.uid).is_none_or(|m| now.duration_since(m.seen) < HELD_OUT),
+        Phase::Succeeded if jobs => memory.is_some_and(|m| m.first_ready.is_none()),
+        Phase::Succeeded => memory.is_none_or(|m| now.duration_since(m.seen) < HELD_OUT),
         _ => false,
     }
 }

@@ -173,9 +173,13 @@ impl JobPods<'_> {
             Verdict::Unknown => old.and_then(|m| m.last_clear),
         };
         let first_ready = || self.ready().then(|| of().filter_map(|m| m.first_ready).max().unwrap_or(now));
+        // A pod tells of itself that it was Ready before it ended; of a Job that had finished when it was first seen, as
+        // after a restart, it is not held against it that its pods may be gone.
+        let was_ready = || self.pods.iter().filter_map(|p| pods.get(&p.uid)).any(|m| m.ever_ready);
+        let once_ready = || (self.job.finished.is_some() && (old.is_none() || was_ready())).then_some(now);
         PodMemory {
             seen: old.map_or_else(|| self.job.created.min(now), |m| m.seen),
-            first_ready: old.and_then(|m| m.first_ready).or_else(first_ready),
+            first_ready: old.and_then(|m| m.first_ready).or_else(first_ready).or_else(once_ready),
             ever_ready: old.is_some_and(|m| m.ever_ready)
                 || self.has_history()
                 || self.ready() && of().all(|m| m.ever_ready),
@@ -266,10 +270,43 @@ pub fn beyond_history(jobs: &[JobView], limits: History) -> Vec<&JobView> {
     all
 }
 
-/// The Job whose place a new one takes: the last one that finished in the slot and still exists. Two operators that
-/// see it give its successor the same name (I2), which is none that a finished Job holds.
-pub fn predecessor(jobs: &[JobView], slot: u32) -> Option<&JobView> {
-    jobs.iter()
-        .filter(|j| j.slot == Some(slot) && j.finished.is_some())
-        .max_by_key(|j| (j.created, j.uid.clone()))
+/// One step of a Job's removal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemovalStep {
+    /// A pod goes.
+    Pod {
+        /// Its name.
+        name: String,
+        /// Its UID: a namesake is spared.
+        uid: String,
+        /// The version in which it was seen idle; it is spared if it has changed since (I1).
+        version: Option<String>,
+    },
+    /// Nothing goes if a pod of the Job is alive now.
+    NoPod,
+    /// The Job goes in the foreground: it holds its slot until its pods are gone (I2).
+    Job {
+        /// The version in which it was seen, if that matters.
+        version: Option<String>,
+    },
+}
+
+/// How a Job that stands by is removed, in this order and no further than the first step at which something is spared:
+/// its pods, each in the version in which it was seen idle, and then, if no other is alive, the Job itself (I1).
+/// Kubernetes starts no other pod while those end (podReplacementPolicy Failed), but one of which no node runs a
+/// container ends at once, and not all of them may have been seen. A Job of which no pod was seen goes only in the
+/// version in which it had none. Without the Job's version what it does no longer matters, and its pods' versions neither.
+pub fn removal(version: Option<&str>, pods: &[PodView]) -> Vec<RemovalStep> {
+    let of_pod = |p: &PodView| RemovalStep::Pod {
+        name: p.name.clone(),
+        uid: p.uid.clone(),
+        version: version.map(|_| p.resource_version.clone()),
+    };
+    let mut steps: Vec<RemovalStep> = pods.iter().filter(|p| p.alive()).map(of_pod).collect();
+    let unchanged = version.filter(|_| steps.is_empty()).map(str::to_owned);
+    if version.is_some() {
+        steps.push(RemovalStep::NoPod);
+    }
+    steps.push(RemovalStep::Job { version: unchanged });
+    steps
 }

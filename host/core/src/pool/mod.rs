@@ -13,12 +13,14 @@ pub mod plan;
 pub mod replace;
 pub mod snapshot;
 pub mod status;
+pub mod successions;
 mod victims;
 pub mod window;
 
 use jiff::Timestamp;
 
 use crate::PodView;
+use crate::names;
 use crate::verdict::PodMemories;
 
 pub use decision::{Asked, Decision, LimitedBy};
@@ -48,6 +50,8 @@ pub struct Memory {
     pub previous: Option<Previous>,
     /// The operator's own doings that the watch has not shown.
     pub overlay: Overlay,
+    /// Whose places the next Jobs take, where Jobs are the members.
+    pub successions: successions::Successions,
     /// The time of the last look.
     latest: Option<Timestamp>,
 }
@@ -60,6 +64,13 @@ impl Memory {
         self.overlay.see(shown, went, now)
     }
 
+    /// The name of the next Job in a slot, where Jobs are the members: the one that may be there already under a name
+    /// that was tried, else one that derives from the Job whose place it takes.
+    pub fn job_name(&self, pool: &str, uid: &str, slot: u32) -> String {
+        let derived = || names::pool_job(pool, uid, slot, self.successions.predecessor(slot));
+        self.overlay.name_tried(slot).map_or_else(derived, str::to_owned)
+    }
+
     /// Notices that the clock was set back, and moves everything remembered with it: else a delay of seconds would
     /// last as long as the clock was set back. A clock set forward only ends delays early.
     pub fn keep_time(&mut self, now: Timestamp) {
@@ -69,6 +80,7 @@ impl Memory {
             self.pace.shift(back);
             self.backoff.shift(back);
             self.overlay.shift(back);
+            self.successions.shift(back);
             if let Some(previous) = &mut self.previous {
                 previous.at -= back;
             }

@@ -155,6 +155,11 @@ impl Overlay {
         self.tried.keys().copied()
     }
 
+    /// The name under which a slot's pod may be there already.
+    pub fn name_tried(&self, slot: u32) -> Option<&str> {
+        self.tried.get(&slot).map(|tried| tried.name.as_str())
+    }
+
     /// Slots that may have been filled a short while ago: they take room.
     pub fn in_doubt(&self, now: Timestamp) -> HashSet<u32> {
         self.tried.iter().filter(|(_, tried)| now < tried.at + BELIEVED).map(|(slot, _)| *slot).collect()

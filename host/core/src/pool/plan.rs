@@ -1,6 +1,6 @@
 //! The plan: which pods are made and which go. This is where I1 and I2 are decided.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -149,7 +149,7 @@ pub fn plan(
     memory: &mut Memory,
     now: Timestamp,
 ) -> Plan {
-    memory.backoff.note(snapshot.pods, snapshot.memories, now);
+    memory.backoff.note(snapshot.pods, snapshot.memories, settings.keep_ended, now);
     let floor = memory.window.note(now, decision.applied, counts.current, settings.scale_down_delay);
     if decision.good {
         memory.last_good = Some(decision.applied);
@@ -204,7 +204,13 @@ pub fn plan(
         if let Some(again) = again {
             wake_at = earlier(wake_at, again);
         }
-        let free = free_slots(snapshot.pods, settings, &memory.overlay, paced, now);
+        let resting = memory.successions.resting(now);
+        let free = free_slots(snapshot.pods, settings, &memory.overlay, &resting, paced, now);
+        if free.len() < paced as usize
+            && let Some(until) = resting.values().min()
+        {
+            wake_at = earlier(wake_at, *until);
+        }
         memory.pace.took(free.len(), now);
         actions.extend(free.into_iter().map(|slot| Action::Create { slot }));
     }
@@ -307,11 +313,12 @@ fn leaving(pods: &[PodView], keep_ended: bool) -> Vec<Action> {
 
 /// The free slots to fill, as many as are wanted and as the maximum has room for: first those in which a pod may be
 /// already because its creation was not answered, then the lowest. Every pod object counts, also one that ends or
-/// has no slot, and also one that may exist; of Jobs those that have finished do not.
+/// has no slot, and also one that may exist; of Jobs those that have finished do not. Slots that rest are left alone.
 fn free_slots(
     pods: &[PodView],
     settings: &Settings,
     overlay: &Overlay,
+    resting: &BTreeMap<u32, Timestamp>,
     wanted: u32,
     now: Timestamp,
 ) -> Vec<u32> {
@@ -333,6 +340,7 @@ fn free_slots(
         .copied()
         .chain(free)
         .filter(|slot| *slot < maximum && !taken.contains(slot) && !settings.conflicts.contains(slot))
+        .filter(|slot| !resting.contains_key(slot))
         .filter(takes_room)
         .take(wanted as usize)
         .collect()

@@ -52,7 +52,10 @@ where
                 TELLING.set(true);
                 // Once more, to tell what was done in it; how it ends is known.
                 property(story).ok();
-                panic!("seed {seed}: {reason}\nagain: SEED={seed} cargo test --workspace --test pools")
+                panic!(
+                    "seed {seed}: {reason}\nagain: SEED={seed} cargo test --workspace --test {}",
+                    env!("CARGO_CRATE_NAME")
+                )
             }
             Err(TestError::Abort(reason)) => panic!("seed {seed}: no story: {reason}"),
         }

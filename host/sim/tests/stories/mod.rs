@@ -96,7 +96,8 @@ impl Story {
     }
 }
 
-fn spec() -> impl Strategy<Value = Spec> {
+/// Any spec.
+pub fn spec() -> impl Strategy<Value = Spec> {
     let size =
         (0..6u32, 0..8u32, 1..12u32, prop_oneof![Just(0), Just(5), Just(30)], prop::bool::weighted(0.1));
     let placement = prop_oneof![Just(Placement::Youngest), Just(Placement::Spread), Just(Placement::Packed)];
@@ -134,7 +135,8 @@ pub fn says() -> impl Strategy<Value = Says> {
     ]
 }
 
-fn fate() -> impl Strategy<Value = Fate> {
+/// What may become of a write.
+pub fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![
         12 => Just(Fate::Passes),
         1 => Just(Fate::Lost),
@@ -145,7 +147,7 @@ fn fate() -> impl Strategy<Value = Fate> {
 }
 
 /// Seconds by which a clock is wrong or set.
-fn seconds() -> impl Strategy<Value = i64> {
+pub fn seconds() -> impl Strategy<Value = i64> {
     prop_oneof![3 => Just(0), 1 => -3..3i64, 1 => -90..90i64, 1 => -100_000..100_000i64]
 }
 
