@@ -22,6 +22,13 @@ impl Waits {
         self.0.len()
     }
 
+    /// The flips of several runs.
+    pub fn together(runs: Vec<Self>) -> Self {
+        let mut all: Vec<f64> = runs.into_iter().flat_map(|run| run.0).collect();
+        all.sort_by(f64::total_cmp);
+        Self(all)
+    }
+
     /// The quantile, in milliseconds.
     pub fn at(&self, quantile: f64) -> f64 {
         self.0[((self.0.len() as f64 - 1.0) * quantile).round() as usize]
