@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -118,6 +118,13 @@ impl World {
         };
         api.create(&PostParams::default(), &object).await?;
         Ok(Self { client, namespace, operator: None })
+    }
+
+    /// Whether a node runs containers. False on clusters that came up without one; they say why when they start.
+    pub async fn has_real_node(&self) -> Result<bool> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let found = nodes.list(&ListParams::default().labels("stoker.dev/node=real")).await?;
+        Ok(!found.items.is_empty())
     }
 
     /// Ends a test that went well.

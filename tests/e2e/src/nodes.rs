@@ -1,7 +1,7 @@
 //! Simulated nodes of a test's own, which it may cordon and delete.
 
 use anyhow::Result;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
@@ -42,4 +42,9 @@ impl PrivateNode {
         self.api.delete(&self.name, &DeleteParams::default()).await?;
         Ok(())
     }
+}
+
+/// The name of a pod's node; empty when it has none.
+pub fn node_of(pod: &Pod) -> String {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default()
 }

@@ -3,19 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use anyhow::Result;
-use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 use stoker_e2e::World;
-
-/// False on clusters that came up without a real node; they say why when they start.
-async fn has_real_node(world: &World) -> Result<bool> {
-    let nodes: Api<Node> = Api::all(world.client.clone());
-    let found = nodes.list(&ListParams::default().labels("stoker.dev/node=real")).await?;
-    Ok(!found.items.is_empty())
-}
 
 fn template(env: Value, probe: Value) -> Value {
     let mut all = vec![
@@ -62,7 +55,7 @@ async fn service_account(world: &World) -> Result<()> {
 #[ignore = "needs the local cluster: make e2e"]
 async fn pods_annotate_themselves_with_their_own_service_account() -> Result<()> {
     let world = World::start("self").await?;
-    if !has_real_node(&world).await? {
+    if !world.has_real_node().await? {
         println!("skipped: this cluster has no real node");
         return world.finish().await;
     }
@@ -88,7 +81,7 @@ async fn pods_annotate_themselves_with_their_own_service_account() -> Result<()>
 #[ignore = "needs the local cluster: make e2e"]
 async fn pods_that_drop_their_readiness_are_busy_not_broken() -> Result<()> {
     let world = World::start("unready").await?;
-    if !has_real_node(&world).await? {
+    if !world.has_real_node().await? {
         println!("skipped: this cluster has no real node");
         return world.finish().await;
     }

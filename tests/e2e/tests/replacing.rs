@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use stoker_api::{HotStandbyDeployment, keys};
 use stoker_e2e::audit::{PodEvent, PodWatch};
 use stoker_e2e::guests::spends;
-use stoker_e2e::nodes::PrivateNode;
+use stoker_e2e::nodes::{PrivateNode, node_of};
 use stoker_e2e::{World, condition, stalled};
 
 /// Another template: its pods carry this annotation.
@@ -143,7 +143,6 @@ async fn a_drained_node_loses_its_idle_pods_to_others_and_keeps_its_busy_ones() 
     world.apply_pool("game", spec).await?;
     world.counts("game", 0, 4, 4).await?;
     let pods = world.alive("game").await?;
-    let node_of = |p: &Pod| p.spec.as_ref().unwrap().node_name.clone().unwrap_or_default();
     // The scheduler is free to put all of them on one.
     let lost = node_of(&pods[0]);
     let on_first: Vec<Pod> = pods.iter().filter(|p| node_of(p) == lost).cloned().collect();

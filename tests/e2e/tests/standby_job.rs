@@ -14,6 +14,7 @@ use stoker_api::keys;
 use stoker_e2e::World;
 use stoker_e2e::audit::{PodEvent, PodWatch};
 use stoker_e2e::jobs::{JobPool, condition, finished};
+use stoker_e2e::nodes::{PrivateNode, node_of};
 
 fn pool<'a>(world: &'a World) -> JobPool<'a> {
     JobPool { world, name: "work" }
@@ -385,6 +386,72 @@ async fn a_drained_pool_goes_when_its_last_job_is_through() -> Result<()> {
     assert_eq!(uids(&left), BTreeSet::from([pods[0].owner_references()[0].uid.clone()]));
     end(&world, &pods[..1], true).await?;
     world.until("work", "gone", || async { Ok(work.api().get_opt("work").await?.is_none()) }).await?;
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn the_pods_of_jobs_carry_their_state_and_used_ones_are_replaced() -> Result<()> {
+    let world = World::start("jobs-marks").await?;
+    let work = pool(&world);
+    work.apply(json!({"stateLabels": true, "afterUse": "Replace"})).await?;
+    work.counts(0, 2, 2).await?;
+    let pods = work.pods().await?;
+    let state = |state: &'static str| {
+        let (world, name) = (&world, pods[0].name_any());
+        move || {
+            let name = name.clone();
+            async move {
+                let pod = world.pods().get(&name).await?;
+                Ok(pod.labels().get(keys::STATE).map(String::as_str) == Some(state))
+            }
+        }
+    };
+    world.until("work", "labelled idle", state("idle")).await?;
+    world.set_busy(&pods[..1], true).await?;
+    world.until("work", "labelled busy", state("busy")).await?;
+    work.counts(1, 2, 3).await?;
+    let marked = || async {
+        let pod = world.pods().get(&pods[0].name_any()).await?;
+        Ok(pod.annotations().get(keys::USED).is_some_and(|v| v == "true"))
+    };
+    world.until("work", "marked as used", marked).await?;
+    world.set_busy(&pods[..1], false).await?;
+    work.counts(0, 2, 2).await?;
+    assert!(work.pods().await?.iter().all(|p| p.uid() != pods[0].uid()), "it is not used again");
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn idle_jobs_on_a_cordoned_node_are_replaced_elsewhere_and_busy_ones_stay() -> Result<()> {
+    let world = World::start("jobs-cordon").await?;
+    let work = pool(&world);
+    let nodes = [PrivateNode::create(&world, "a").await?, PrivateNode::create(&world, "b").await?];
+    let there = json!({"jobTemplate": {"template": {"spec": {
+        "nodeSelector": {"e2e": world.namespace},
+        "tolerations": [{"key": "e2e", "operator": "Exists"}],
+    }}}});
+    work.apply(there).await?;
+    work.patch(json!({"idleTarget": 6})).await?;
+    work.counts(0, 6, 6).await?;
+    let pods = work.pods().await?;
+    let lost = node_of(&pods[0]);
+    world.set_busy(&pods[..1], true).await?;
+    work.counts(1, 6, 7).await?;
+    nodes.iter().find(|n| n.name == lost).unwrap().cordon(true).await?;
+    let moved = || async {
+        let there: Vec<Pod> = work.pods().await?.into_iter().filter(|p| node_of(p) == lost).collect();
+        Ok(there.len() == 1 && there[0].uid() == pods[0].uid())
+    };
+    world.until("work", "moved, but for the busy one", moved).await?;
+    work.counts(1, 6, 7).await?;
+    world.set_busy(&pods[..1], false).await?;
+    work.counts(0, 6, 6).await?;
+    assert!(work.pods().await?.iter().all(|p| node_of(p) != lost));
+    for node in nodes {
+        node.delete().await?;
+    }
     world.finish().await
 }
 
