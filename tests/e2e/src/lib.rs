@@ -127,6 +127,16 @@ impl World {
         Ok(!found.items.is_empty())
     }
 
+    /// Whether simulated pods answer commands: their nodes have an address of their own then.
+    pub async fn answers_commands(&self) -> Result<bool> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let found = nodes.list(&ListParams::default().labels("stoker.dev/node=simulated")).await?;
+        Ok(found.items.iter().any(|node| {
+            let endpoints = node.status.as_ref().and_then(|s| s.daemon_endpoints.as_ref());
+            endpoints.and_then(|e| e.kubelet_endpoint.as_ref()).is_some_and(|e| e.port > 0)
+        }))
+    }
+
     /// Ends a test that went well.
     pub async fn finish(mut self) -> Result<()> {
         self.operator = None;
