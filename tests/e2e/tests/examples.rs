@@ -5,9 +5,8 @@ use anyhow::Result;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::Value;
-use stoker_api::{HotStandbyJob, keys};
+use stoker_api::HotStandbyJob;
 use stoker_e2e::World;
-use stoker_e2e::audit::{PodEvent, PodWatch};
 use stoker_e2e::jobs::JobPool;
 
 /// Applies a file of examples/hot-standby-job as it is.
@@ -53,15 +52,12 @@ async fn playing_workers_wait_play_and_end_by_themselves() -> Result<()> {
         println!("skipped: this cluster has no real node");
         return world.finish().await;
     }
-    let watch = PodWatch::start(world.pods(), keys::DEFAULT_BUSY_ANNOTATION).await?;
     let workers = apply(&world, "playing-workers.yaml", "playing-workers").await?;
     let status = |p: &HotStandbyJob| p.status.clone().unwrap_or_default();
     workers.status("standing by", |p| status(p).idle_count >= 1).await?;
     workers.status("playing", |p| status(p).busy_count >= 1).await?;
     let told = workers.status("through with two matches", |p| status(p).completed_jobs >= 2).await?;
     assert_eq!(status(&told).failed_jobs, 0, "a worker that plays is not removed");
-    // What was removed was never one that had begun to play.
-    let made = watch.events().iter().filter(|e| matches!(e, PodEvent::Created { .. })).count();
-    assert!(made >= 4, "two that played, and two that stand by: {made}");
+    workers.status("standing by again", |p| status(p).idle_count >= 1).await?;
     world.finish().await
 }
