@@ -34,7 +34,7 @@ use stoker_api::{HotStandbyDeployment, HotStandbyJob, keys};
 use crate::operator::Operator;
 
 /// No condition takes longer than this on a machine that works.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(180);
 
 /// The checkout.
 pub fn root() -> PathBuf {
