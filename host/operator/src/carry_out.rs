@@ -1,7 +1,7 @@
 //! Carrying out a plan: what is missing is made, what is too many goes, and what became of it is noted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream;
