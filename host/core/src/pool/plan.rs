@@ -340,7 +340,8 @@ fn free_slots(
         .copied()
         .chain(free)
         .filter(|slot| *slot < maximum && !taken.contains(slot) && !settings.conflicts.contains(slot))
-        .filter(|slot| !resting.contains_key(slot))
+        // A slot that was tried is tried again under the tried name, whether it rests or not: a Job may be there already.
+        .filter(|slot| tried.binary_search(slot).is_ok() || !resting.contains_key(slot))
         .filter(takes_room)
         .take(wanted as usize)
         .collect()
