@@ -79,6 +79,15 @@ impl Unfinished {
     }
 }
 
+/// How long a policy that failed so many times in a row is not asked again: 2, 4, 8 … 64 s, and longer where
+/// failing takes processor time, so that even hundreds of loops leave the processor to others: each takes a
+/// thousandth of one. The first time it is half a minute at most; one that was mended by hand is tried at once.
+pub fn patience(failures: u32, cost: Duration) -> Duration {
+    let doubling = Duration::from_secs(1 << failures.min(6));
+    let longest = Duration::from_secs(if failures <= 1 { 30 } else { 300 });
+    doubling.max((cost * 1000).min(longest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +130,15 @@ mod tests {
         assert!(full(unfinished.note(&key))(2000));
         unfinished.done(&key);
         assert!(full(unfinished.note(&key))(1000));
+    }
+
+    #[test]
+    fn a_failing_policy_is_asked_again_the_later_the_more_it_costs() {
+        let seconds =
+            |failures, milliseconds| patience(failures, Duration::from_millis(milliseconds)).as_secs_f64();
+        assert_eq!([1, 2, 3, 6, 60].map(|failures| seconds(failures, 0)), [2.0, 4.0, 8.0, 64.0, 64.0]);
+        assert_eq!([1, 2, 9].map(|failures| seconds(failures, 10)), [10.0, 10.0, 64.0]);
+        assert_eq!([1, 2, 9].map(|failures| seconds(failures, 100)), [30.0, 100.0, 100.0]);
+        assert_eq!([1, 2].map(|failures| seconds(failures, 10_000)), [30.0, 300.0]);
     }
 }

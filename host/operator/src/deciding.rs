@@ -10,6 +10,7 @@ use stoker_core::pool::{Asked, Counts, Snapshot};
 use stoker_core::verdict::{Judgement, PodMemories, Verdict, ever_ready};
 use stoker_policy::{ConfigRefusal, Limits, Policy};
 
+use crate::again::patience;
 use crate::asking::{self, Asking};
 use crate::context::Context;
 use crate::object::{Key, Pool};
@@ -137,13 +138,13 @@ async fn adopt(
             Ok(())
         }
         Err(refusal) => {
-            let words = format!("spec.policy.config: {refusal}");
-            // An answer stays what it is; a call that failed may succeed the next time.
+            let (words, cost) = (format!("spec.policy.config: {refusal}"), policy.last_cost());
+            // An answer stays what it is; a call that failed may succeed the next time, though the question is the same.
             let stands = matches!(refusal, ConfigRefusal::Invalid(_));
             state.refused_config = Some(RefusedConfig { digest, config, words: words.clone(), again: None });
             if !stands && let Some(refused) = &mut state.refused_config {
                 state.refusals_in_a_row = state.refusals_in_a_row.saturating_add(1);
-                let wait = Duration::from_secs(1 << state.refusals_in_a_row.min(6));
+                let wait = patience(state.refusals_in_a_row + 1, cost);
                 refused.again = Some(Instant::now() + wait);
             }
             Err(("ConfigInvalid".to_owned(), words))

@@ -15,7 +15,7 @@ use stoker_core::pool::{Asked, Counts, MarkRules, Memory, Overlay, Placement, Re
 use stoker_core::verdict::remember;
 use stoker_policy::Policy;
 
-use crate::again::REFUSALS;
+use crate::again::{REFUSALS, patience};
 use crate::apply;
 use crate::asking;
 use crate::carry_out::apply_plan;
@@ -181,19 +181,6 @@ impl PoolState {
     }
 }
 
-/// How long a policy that failed so many times in a row is not asked again: 2, 4, 8 … 64 s, and longer where
-/// failing is costly, so that even hundreds of loops leave the processor to others. Each then takes a hundredth of a
-/// processor at first and a thousandth later on; one that was mended by hand is tried at once.
-fn patience(failures: u32, cost: Duration) -> Duration {
-    let doubling = Duration::from_secs(1 << failures.min(6));
-    let by_cost = if failures <= 1 {
-        (cost * 100).min(Duration::from_secs(30))
-    } else {
-        (cost * 1000).min(Duration::from_secs(300))
-    };
-    doubling.max(by_cost)
-}
-
 /// One look at an object.
 pub async fn reconcile<K: PoolKind>(object: Arc<K>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     context.children_listed().await;
@@ -221,6 +208,9 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         // Other limits or another configuration may be the remedy.
         state.generation = pool.meta().generation;
         state.quiet_until = None;
+        if let Some(refused) = &mut state.refused_config {
+            refused.again = refused.again.map(|_| Instant::now());
+        }
     }
     let now = Timestamp::now();
 
@@ -401,19 +391,5 @@ fn sample(state: &mut PoolState, counts: &Counts, now: Timestamp) {
         if state.history.len() > HISTORY {
             state.history.pop_front();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failing_policy_is_asked_again_the_later_the_more_it_costs() {
-        let seconds =
-            |failures, milliseconds| patience(failures, Duration::from_millis(milliseconds)).as_secs_f64();
-        assert_eq!([1, 2, 3, 6, 60].map(|failures| seconds(failures, 0)), [2.0, 4.0, 8.0, 64.0, 64.0]);
-        assert_eq!([1, 2, 9].map(|failures| seconds(failures, 100)), [10.0, 100.0, 100.0]);
-        assert_eq!([1, 2].map(|failures| seconds(failures, 10_000)), [30.0, 300.0]);
     }
 }

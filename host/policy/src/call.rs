@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use wasmtime::component::Instance;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
@@ -15,6 +16,9 @@ use crate::state::{Seed, State};
 
 /// The engine's words for a guest that hands over more than [`ANSWER_BYTES`]; it has no type for it.
 const TOO_MUCH: &str = "fuel allocated for hostcalls has been exhausted";
+
+/// How much longer than its limit on processor time a call may take by the wall clock, on a machine that is busy.
+const WALL_SLACK: Duration = Duration::from_secs(10);
 
 /// What a policy answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,20 +33,27 @@ pub struct Answer<T> {
     pub timing: Timing,
 }
 
-/// How long a call took, without the wait for a thread.
+/// How long a call took, without the wait for a thread: by the wall clock where nothing else is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
     /// Making the instance; its start functions are part of it.
     pub instantiate: Duration,
     /// The call itself.
     pub call: Duration,
+    /// Processor time of both together, which a busy machine does not prolong.
+    pub processor: Duration,
 }
 
 impl Timing {
-    /// Both together.
+    /// Instance and call together.
     pub fn total(self) -> Duration {
         self.instantiate + self.call
     }
+}
+
+/// Processor time of this thread since its start.
+fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 /// Why the guest's function gave nothing.
@@ -69,7 +80,7 @@ pub(crate) fn run<T>(
     function: impl FnOnce(&mut Store<State>, &Instance) -> Result<T, Failure>,
 ) -> (Result<Answer<T>, CallError>, Timing) {
     let limits = limits.clamped();
-    let started = Instant::now();
+    let (started, began) = (Instant::now(), processor_time());
     let running = clock.run();
     let mut store = Store::new(policy.pre.engine(), State::new(seed, Budget::new(limits.memory_bytes)));
     store.limiter(|state| &mut state.budget);
@@ -77,11 +88,13 @@ pub(crate) fn run<T>(
     store.set_max_component_handles(HANDLES);
     // Set once: instantiation, which may run the guest's start functions, counts, too.
     store.set_epoch_deadline(Clock::ticks(limits.timeout));
-    // A clock that was late makes up for it in one go, which would cut a call short.
-    let deadline = started + limits.timeout;
-    store.epoch_deadline_callback(move |_| match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(Trap::Interrupt.into()),
-        left => Ok(UpdateDeadline::Continue(Clock::ticks(left))),
+    // The clock counts wall time, and makes up in one go for what it was late: neither is the call's doing.
+    store.epoch_deadline_callback(move |_| {
+        let left = limits.timeout.saturating_sub(processor_time().saturating_sub(began));
+        if left.is_zero() || started.elapsed() >= limits.timeout + WALL_SLACK {
+            return Err(Trap::Interrupt.into());
+        }
+        Ok(UpdateDeadline::Continue(Clock::ticks(left)))
     });
 
     let instance = policy.pre.instantiate(&mut store);
@@ -92,7 +105,11 @@ pub(crate) fn run<T>(
     };
     drop(running);
     let mut state = store.into_data();
-    let timing = Timing { instantiate, call: started.elapsed().saturating_sub(instantiate) };
+    let timing = Timing {
+        instantiate,
+        call: started.elapsed().saturating_sub(instantiate),
+        processor: processor_time().saturating_sub(began),
+    };
     let answer = match result {
         Ok(value) => {
             let (log, log_dropped) = state.log.finish();

@@ -261,12 +261,12 @@ impl Inner {
             if given != limits && matches!(answer, Err(CallError::Timeout { .. })) {
                 return Ran::CutOff;
             }
-            policy.lane.note(timing.total());
+            policy.lane.note(timing.processor);
             let outcome = answer.as_ref().err().map_or("ok", CallError::kind);
             policy.observer.called(&policy.digest, call, outcome, timing);
             // Nobody may be left to hear it, which is fine.
             let _ = sender.take().map(|sender| sender.send(answer));
-            Ran::Done(timing.total())
+            Ran::Done(timing.processor)
         });
         self.workers.submit(&linked.lane, job)?;
         Ok(receiver)

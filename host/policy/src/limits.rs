@@ -18,8 +18,8 @@ pub(crate) const HANDLES: usize = 1_000;
 /// What one call may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Wall time from the start of instantiation to the end of the call, not the wait for a
-    /// thread. 1 ms to 10 s, default 100 ms.
+    /// Processor time from the start of instantiation to the end of the call; 10 s more by the wall
+    /// clock, without the wait for a thread. 1 ms to 10 s, default 100 ms.
     pub timeout: Duration,
     /// Bytes in all linear memories together. 1 MiB to 64 MiB, default 32 MiB.
     pub memory_bytes: usize,

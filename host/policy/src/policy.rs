@@ -35,7 +35,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// How long its last call ran, for whomever that was: what asking it again may cost.
+    /// The processor time of its last call, for whomever that was: what asking it again may cost.
     pub fn last_cost(&self) -> std::time::Duration {
         self.linked.lane.cost()
     }

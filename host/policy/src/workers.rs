@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::error::{CallError, HostError};
 use crate::limits::STACK_BYTES;
 
-/// A call up to this long is quick, and none is longer on a thread for quick ones. Interpreted
+/// A call up to this long, in processor time, is quick, and none is longer on a thread for quick ones. Interpreted
 /// languages take up to some 10 ms.
 const QUICK: Duration = Duration::from_millis(20);
 /// How much politer than the rest of the process the threads for slow policies are.
@@ -30,7 +30,7 @@ pub(crate) type Job = Box<dyn FnMut(Option<Duration>) -> Ran + Send>;
 
 /// How a call ended.
 pub(crate) enum Ran {
-    /// It was answered after this time.
+    /// It was answered after this processor time.
     Done(Duration),
     /// It would have taken longer than was given. It can be run again.
     CutOff,
@@ -44,7 +44,7 @@ pub(crate) struct Lane {
     id: u64,
     /// Whether the last call was.
     quick: AtomicBool,
-    /// Nanoseconds that the last call ran.
+    /// Nanoseconds of processor time that the last call took.
     cost: AtomicU64,
 }
 
@@ -58,12 +58,12 @@ impl Lane {
         })
     }
 
-    /// Notes how long a call ran.
+    /// Notes the processor time that a call took.
     pub(crate) fn note(&self, cost: Duration) {
         self.cost.store(u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// How long the last call ran.
+    /// The processor time that the last call took.
     pub(crate) fn cost(&self) -> Duration {
         Duration::from_nanos(self.cost.load(Relaxed))
     }

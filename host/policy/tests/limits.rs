@@ -4,6 +4,8 @@
 mod fixtures;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use fixtures::{Guest, SPIN, builtin, host, input, limits, loaded, options};
@@ -21,8 +23,37 @@ async fn a_loop_in_scale_ends_at_the_time_limit() {
     let error = host.scale(&policy, limits(50), input(2, 3)).await.unwrap_err();
     assert_eq!(error, CallError::Timeout { call: "scale", limit: Duration::from_millis(50) });
     let took = started.elapsed();
-    assert!((50..1_000).contains(&took.as_millis()), "{took:?}");
+    assert!((50..10_100).contains(&took.as_millis()), "{took:?}");
     assert!(error.to_string().contains("timeoutMilliseconds"));
+}
+
+#[tokio::test]
+async fn a_busy_machine_does_not_shorten_a_calls_time() {
+    let scale = "(local $left i32)
+        (local.set $left (i32.const 60000000))
+        (loop $more
+            (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+            (br_if $more (local.get $left)))";
+    let (host, policy) = loaded(Guest { scale, ..Guest::default() }).await;
+    let answer = host.scale(&policy, limits(10_000), input(2, 3)).await.unwrap();
+    let limit = Limits { timeout: answer.timing.processor * 3 + Duration::from_millis(5), ..limits(1) };
+    // Enough others for the call to take many times as long by the wall clock.
+    let done = Arc::new(AtomicBool::new(false));
+    let others = thread::available_parallelism().unwrap().get() * 4;
+    let others: Vec<_> = (0..others)
+        .map(|_| {
+            let done = Arc::clone(&done);
+            thread::spawn(move || while !done.load(Ordering::Relaxed) {})
+        })
+        .collect();
+    let answers =
+        [host.scale(&policy, limit, input(2, 3)).await, host.scale(&policy, limit, input(2, 3)).await];
+    done.store(true, Ordering::Relaxed);
+    others.into_iter().for_each(|other| other.join().unwrap());
+    for answer in answers {
+        let timing = answer.unwrap().timing;
+        println!("{limit:?} {timing:?}");
+    }
 }
 
 #[tokio::test]
@@ -38,7 +69,7 @@ async fn the_clock_wakes_up_again_for_a_call_after_a_rest() {
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(120)).await;
         let call = host.scale(&policy, limits(20), input(2, 3));
-        let error = tokio::time::timeout(Duration::from_secs(5), call).await.unwrap().unwrap_err();
+        let error = tokio::time::timeout(Duration::from_secs(30), call).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), "timeout");
     }
 }
@@ -206,5 +237,6 @@ async fn calls_that_nobody_waits_for_are_skipped() {
     calls.shutdown().await;
     let started = Instant::now();
     host.scale(&policy, limits(10), input(2, 3)).await.unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // All of them would take minutes.
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
 }

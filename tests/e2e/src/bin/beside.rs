@@ -11,7 +11,7 @@ use stoker_e2e::guests::{bad_policies, padded};
 use stoker_e2e::{World, condition};
 
 const POOLS: usize = 200;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const TURNS: usize = 2;
 
 #[tokio::main]
