@@ -28,6 +28,7 @@ use crate::{DecisionSummary, PodTemplate, PolicyStatus, PoolSpec, Selector};
     ),
     printcolumn(name = "IdleTarget", type_ = "integer", json_path = ".spec.idleTarget"),
     printcolumn(name = "Busy", type_ = "integer", json_path = ".status.busyCount"),
+    printcolumn(name = "Claimed", type_ = "integer", json_path = ".status.claimedCount", priority = 1),
     printcolumn(name = "Idle", type_ = "integer", json_path = ".status.idleCount"),
     printcolumn(name = "Total", type_ = "integer", json_path = ".status.totalCount"),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredReplicas"),
@@ -85,6 +86,9 @@ pub struct HotStandbyDeploymentStatus {
     /// Pods about which nothing is known; they are never removed.
     #[schemars(schema_with = "crate::schema::count")]
     pub unknown_count: u32,
+    /// Pods that were claimed and are not busy by the probe; they are never removed.
+    #[schemars(schema_with = "crate::schema::count")]
+    pub claimed_count: u32,
     /// Pods that are being deleted.
     #[schemars(schema_with = "crate::schema::count")]
     pub terminating_count: u32,

@@ -34,6 +34,7 @@ use crate::{DecisionSummary, PolicyStatus, PoolSpec, Selector};
     printcolumn(name = "Min", type_ = "integer", json_path = ".spec.minReplicas"),
     printcolumn(name = "Max", type_ = "integer", json_path = ".spec.maxReplicas"),
     printcolumn(name = "Busy", type_ = "integer", json_path = ".status.busyCount"),
+    printcolumn(name = "Claimed", type_ = "integer", json_path = ".status.claimedCount", priority = 1),
     printcolumn(name = "Idle", type_ = "integer", json_path = ".status.idleCount"),
     printcolumn(name = "ActivePods", type_ = "integer", json_path = ".status.activeCount"),
     printcolumn(name = "DesiredActive", type_ = "integer", json_path = ".status.desiredActive"),
@@ -116,6 +117,9 @@ pub struct HotStandbyJobStatus {
     /// Jobs about which nothing is known; they are never removed.
     #[schemars(schema_with = "crate::schema::count")]
     pub unknown_count: u32,
+    /// Jobs that were claimed and are not busy by the probe; they are never removed.
+    #[schemars(schema_with = "crate::schema::count")]
+    pub claimed_count: u32,
     /// Jobs that are being deleted.
     #[schemars(schema_with = "crate::schema::count")]
     pub terminating_count: u32,

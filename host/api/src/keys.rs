@@ -26,7 +26,17 @@ pub const FORCE_REMOVE: &str = "stoker.dev/force-remove";
 /// when the operator is restarted in between.
 pub const USED: &str = "stoker.dev/used";
 
-/// Label on a pod of a pool with `stateLabels`: `idle`, `busy`, `unknown` or `starting`.
+/// Value of [`USED`] on a pod that was claimed, and did not turn busy in time: it is replaced in any pool.
+pub const ABANDONED: &str = "abandoned";
+
+/// Annotation on a claimed pod: who claimed it, when, and until when, as JSON. It is written with the version in
+/// which the pod was seen idle, so that a pod is claimed once.
+pub const CLAIM: &str = "stoker.dev/claim";
+
+/// Finalizer of a StandbyClaim, until its pod is released.
+pub const RELEASE: &str = "stoker.dev/release";
+
+/// Label on a pod of a pool with `stateLabels`: `idle`, `busy`, `claimed`, `unknown` or `starting`.
 pub const STATE: &str = "stoker.dev/state";
 
 /// Annotation of the cluster-autoscaler: whether the node of this pod may be removed.

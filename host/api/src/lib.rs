@@ -5,12 +5,14 @@
 #![deny(missing_docs)]
 
 pub mod busy_probe;
+pub mod claim_request;
 pub mod hot_standby_deployment;
 pub mod hot_standby_job;
 pub mod keys;
 pub mod policy_ref;
 pub mod pool;
 mod schema;
+pub mod standby_claim;
 pub mod status;
 pub mod template;
 
@@ -18,12 +20,19 @@ pub use busy_probe::{
     BusyProbe, BusyProbeMode, CaSource, ConditionProbe, ConditionStatus, CredentialsSecret, ExecProbe,
     HttpHeader, HttpPort, HttpProbe, HttpScheme, ProbeFailure, RedisProbe, RedisWords, SecretKey, TreatAs,
 };
+pub use claim_request::{ClaimList, ClaimRequest, ClaimedPod, GrantedClaim, Problem, RenewRequest};
 pub use hot_standby_deployment::{
     HotStandbyDeployment, HotStandbyDeploymentSpec, HotStandbyDeploymentStatus,
 };
 pub use hot_standby_job::{HotStandbyJob, HotStandbyJobSpec, HotStandbyJobStatus};
 pub use policy_ref::{ConfigMapKey, PolicyLimits, PolicyRef};
-pub use pool::{AfterUse, DeletionPolicy, Disruption, Placement, PoolSpec, Replenish, Selector};
+pub use pool::{
+    AfterClaimTimeout, AfterUse, ClaimEnds, DeletionPolicy, Disruption, Placement, PoolSpec, Replenish,
+    Selector,
+};
+pub use standby_claim::{
+    ClaimPhase, PoolKindName, PoolReference, StandbyClaim, StandbyClaimSpec, StandbyClaimStatus,
+};
 pub use status::{DecisionSummary, PolicyStatus};
 pub use template::{PodTemplate, TemplateMeta};
 
@@ -36,11 +45,11 @@ pub const GROUP: &str = "stoker.dev";
 /// Counts up whenever a CRD changes in a way that this binary relies on. Each CRD carries it in the
 /// annotation [`keys::CRD_REVISION`], so that an operator can tell that the cluster's CRDs are older than
 /// itself.
-pub const CRD_REVISION: u32 = 3;
+pub const CRD_REVISION: u32 = 4;
 
 /// Every custom resource definition of this version, ready to be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![HotStandbyDeployment::crd(), HotStandbyJob::crd()];
+    let mut all = vec![HotStandbyDeployment::crd(), HotStandbyJob::crd(), StandbyClaim::crd()];
     for crd in &mut all {
         crd.metadata
             .annotations

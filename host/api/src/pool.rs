@@ -33,6 +33,17 @@ pub struct PoolSpec {
     /// What becomes of a pod that was busy and turns idle.
     #[serde(default)]
     pub after_use: AfterUse,
+    /// How long a claim counts although the busy probe does not agree that its pod is at work. Omitted: until it is
+    /// released or expires, as where no workload tells what it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::optional_seconds")]
+    pub claim_timeout_seconds: Option<u32>,
+    /// What becomes of a pod whose claim has passed claimTimeoutSeconds.
+    #[serde(default)]
+    pub after_claim_timeout: AfterClaimTimeout,
+    /// When a claim ends whose pod was at work.
+    #[serde(default)]
+    pub claim_ends: ClaimEnds,
     /// How long a pod may be idle before it is replaced by a fresh one. Omitted: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::optional_seconds")]
@@ -44,7 +55,7 @@ pub struct PoolSpec {
     /// Which idle pods go first when there are too many. Omitted: the youngest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// True: the label `stoker.dev/state` of each pod says starting, idle, busy or unknown, for Services and
+    /// True: the label `stoker.dev/state` of each pod says starting, idle, busy, claimed or unknown, for Services and
     /// PodDisruptionBudgets. Costs one patch of the pod for each transition.
     #[serde(default)]
     pub state_labels: bool,
@@ -89,6 +100,26 @@ pub enum AfterUse {
     /// It is replaced by a fresh one, as sandboxes and runners need it. A pod seen busy is marked with the
     /// annotation `stoker.dev/used`, which costs one patch.
     Replace,
+}
+
+/// What becomes of a pod whose claim was not followed by work in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AfterClaimTimeout {
+    /// It is replaced by a fresh one: whoever claimed it may have begun something in it.
+    #[default]
+    Replace,
+    /// It is standby again, and may be claimed by another.
+    Return,
+}
+
+/// When a claim ends whose pod was at work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ClaimEnds {
+    /// When the pod turns idle: its work is done.
+    #[default]
+    WhenIdle,
+    /// When it is released or expires; meanwhile the pod may turn busy and idle as it likes.
+    WhenReleased,
 }
 
 /// Which idle pods go first when there are too many.

@@ -102,3 +102,12 @@ pub fn optional_label_map(_: &mut SchemaGenerator) -> Schema {
         "additionalProperties": {"type": "string", "maxLength": 63},
     })
 }
+
+/// What a claimant writes on the pod: few and short words.
+pub fn claim_metadata(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 1024},
+    })
+}

@@ -1,11 +1,12 @@
 //! `stoker run`: logging, signals, and the operator.
 
 use std::io::IsTerminal as _;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use stoker_operator::{CompileLimits, Options};
+use stoker_operator::{ClaimOptions, CompileLimits, Options};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -35,6 +36,22 @@ pub struct Args {
     /// Memory that compiling one policy may take, in MiB.
     #[arg(long, env = "STOKER_COMPILE_MEMORY", value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(128..=65536))]
     compile_memory: u64,
+    /// Where claims on standby pods are served, such as 0.0.0.0:8443; `off` = nowhere. On other than loopback addresses
+    /// with TLS only.
+    #[arg(long, env = "STOKER_CLAIMS", default_value = "off", value_name = "ADDRESS")]
+    claims: String,
+    /// The claim server's certificate, a PEM file; taken up again when it changes.
+    #[arg(long, env = "STOKER_CLAIMS_CERT", value_name = "FILE", requires = "claims_key")]
+    claims_cert: Option<PathBuf>,
+    /// The key of that certificate, a PEM file.
+    #[arg(long, env = "STOKER_CLAIMS_KEY", value_name = "FILE", requires = "claims_cert")]
+    claims_key: Option<PathBuf>,
+    /// Serve claims without TLS, behind a proxy that ends it.
+    #[arg(long, env = "STOKER_CLAIMS_INSECURE", conflicts_with = "claims_cert")]
+    claims_insecure: bool,
+    /// Requests to the claim server that an account may send in a second, and ten times as many at once.
+    #[arg(long, env = "STOKER_CLAIMS_PER_SECOND", default_value = "100")]
+    claims_per_second: NonZeroU32,
     /// How log lines look.
     #[arg(long, env = "STOKER_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -78,6 +95,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 cpu: Duration::from_secs(args.compile_seconds),
                 memory_bytes: args.compile_memory << 20,
             },
+            claims: Some(args.claims).filter(|l| l != "off" && !l.is_empty()).map(|listen| ClaimOptions {
+                listen,
+                tls: args.claims_cert.zip(args.claims_key),
+                insecure: args.claims_insecure,
+                per_second: args.claims_per_second,
+            }),
         };
         stoker_operator::run(client, options, stopped).await?;
         Ok(())

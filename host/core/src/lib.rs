@@ -9,6 +9,7 @@
 #![deny(missing_docs)]
 
 pub mod asked;
+pub mod claims;
 pub mod conditions;
 pub mod names;
 pub mod pod;

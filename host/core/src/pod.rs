@@ -111,6 +111,11 @@ impl PodView {
         self.annotations.get(stoker_api::keys::USED).is_some_and(|v| v == "true")
     }
 
+    /// It was claimed, and did not turn busy in time.
+    pub fn abandoned(&self) -> bool {
+        self.annotations.get(stoker_api::keys::USED).is_some_and(|v| v == stoker_api::keys::ABANDONED)
+    }
+
     /// An administrator allows its removal whatever it does.
     pub fn force_remove(&self) -> bool {
         self.annotations.get(stoker_api::keys::FORCE_REMOVE).is_some_and(|v| v == "true")

@@ -18,6 +18,8 @@ pub enum Verdict {
     Idle,
     /// At work.
     Busy,
+    /// Handed to somebody by a claim, and not at work yet by its probe.
+    Claimed,
     /// It cannot be told.
     Unknown,
 }
@@ -29,6 +31,7 @@ impl Verdict {
             Self::Starting => "starting",
             Self::Idle => "idle",
             Self::Busy => "busy",
+            Self::Claimed => "claimed",
             Self::Unknown => "unknown",
         }
     }
@@ -274,7 +277,7 @@ pub fn remember(
             verdict,
             since: old.filter(|m| m.verdict == verdict).map_or(now, |m| m.since),
             last_clear: match verdict {
-                Verdict::Busy => Some(true),
+                Verdict::Busy | Verdict::Claimed => Some(true),
                 // Starting is clear, too: a pod that works says so, Ready or not.
                 Verdict::Idle | Verdict::Starting => Some(false),
                 Verdict::Unknown => old.and_then(|m| m.last_clear),

@@ -240,18 +240,27 @@ async fn has_pods(context: &Context, namespace: &str, job: &str) -> Result<bool,
     Ok(pods.items.iter().any(|p| p.metadata.deletion_timestamp.is_none()))
 }
 
-/// Sets and removes labels and annotations of a pod; a namesake is left alone.
+/// Sets and removes labels and annotations of a pod, in the version in which it was seen if one is given; a namesake is
+/// left alone.
 pub async fn mark(
     context: &Context,
     namespace: &str,
     name: &str,
     uid: &str,
+    resource_version: Option<&str>,
     labels: &Marks,
     annotations: &Marks,
 ) -> Result<Wrote, kube::Error> {
     let api: Api<SlimPod> = Api::namespaced(context.client.clone(), namespace);
-    // The UID is a precondition.
-    let patch = json!({"metadata": {"uid": uid, "labels": labels, "annotations": annotations}});
+    // The UID is a precondition, and so is the version.
+    let mut metadata = json!({"uid": uid, "annotations": annotations});
+    if !labels.is_empty() {
+        metadata["labels"] = json!(labels);
+    }
+    if let Some(version) = resource_version {
+        metadata["resourceVersion"] = json!(version);
+    }
+    let patch = json!({"metadata": metadata});
     let params = PatchParams { field_manager: Some("stoker".to_owned()), ..PatchParams::default() };
     match timed(api.patch(name, &params, &Patch::Merge(&patch))).await {
         Ok(_) => Ok(Wrote::Done),

@@ -240,8 +240,9 @@ async fn change(pool: &Pool, context: &Context, action: &Step, seen: &Seen) -> R
     match action {
         // Those are made elsewhere.
         Step::Create { .. } => Ok(Wrote::Done),
-        Step::Mark { name: pod, uid, labels, annotations } => {
-            let marked = apply::mark(context, namespace, pod, uid, labels, annotations).await;
+        Step::Mark { name: pod, uid, resource_version, labels, annotations } => {
+            let version = resource_version.as_deref();
+            let marked = apply::mark(context, namespace, pod, uid, version, labels, annotations).await;
             marked.map_err(|error| ReconcileError::Mark(pod.clone(), error))
         }
         Step::Remove { name: member, uid, resource_version, reason } => {

@@ -1,6 +1,7 @@
 //! What every reconcile shares: the client, the indexes, the policies and the triggers.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -13,6 +14,8 @@ use stoker_api::{HotStandbyDeployment, HotStandbyJob};
 use stoker_policy::{CompileLimits, HostOptions, PolicyHost};
 
 use crate::again::Unfinished;
+use crate::claims::Claims;
+use crate::desk::Desk;
 use crate::metrics::Metrics;
 use crate::nodes::NodeIndex;
 use crate::object::{Key, Kind, Pool, PoolKind};
@@ -36,6 +39,21 @@ pub struct Options {
     pub policy_cache: Option<PathBuf>,
     /// What compiling one component may cost.
     pub compile_limits: CompileLimits,
+    /// Where claims are served; None = nowhere.
+    pub claims: Option<ClaimOptions>,
+}
+
+/// How claims are served.
+#[derive(Clone, Debug)]
+pub struct ClaimOptions {
+    /// Address, such as `0.0.0.0:8443`.
+    pub listen: String,
+    /// Files of the certificate and its key, as PEM; None = plain HTTP, on loopback addresses only unless `insecure`.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Plain HTTP anywhere.
+    pub insecure: bool,
+    /// Requests that an account may send in a second, and ten times as many at once.
+    pub per_second: NonZeroU32,
 }
 
 /// Objects of one kind within a scope: what asks for looks at them, and where the watch keeps them.
@@ -132,6 +150,8 @@ pub struct Context {
     pub metrics: Metrics,
     pub recorder: Recorder,
     pub unfinished: Unfinished,
+    pub desk: Desk,
+    pub claims: Claims,
     pub reports: Reports,
     scopes: Vec<Arc<Scope>>,
     pools: Mutex<HashMap<String, Known>>,
@@ -167,6 +187,8 @@ impl Context {
             client,
             scopes,
             unfinished: Unfinished::default(),
+            desk: Desk::default(),
+            claims: Claims::default(),
             reports: Reports::default(),
             pools: Mutex::default(),
         }))
@@ -229,6 +251,7 @@ impl Context {
         self.unfinished.done(key);
         for uid in &gone {
             self.owners.forget(uid);
+            self.desk.forget(uid);
             self.prober.forget(uid);
             self.reports.forget(uid);
         }

@@ -13,6 +13,7 @@ use stoker_policy::{ConfigRefusal, Limits, Policy};
 use crate::again::patience;
 use crate::asking::{self, Asking};
 use crate::context::Context;
+use crate::desk::Demand;
 use crate::object::{Key, Pool};
 use crate::policies::{Content, Source};
 use crate::pool::{Active, PoolState, RefusedConfig};
@@ -257,6 +258,7 @@ pub(crate) async fn ask(
     state: &mut PoolState,
     snapshot: Snapshot<'_>,
     counts: &Counts,
+    demand: Demand,
     hash: &str,
     trouble: Option<&(String, String)>,
     now: Timestamp,
@@ -278,6 +280,7 @@ pub(crate) async fn ask(
             pool,
             config: &active.config,
             counts,
+            demand,
             template_hash: hash,
             previous: state.memory.previous.as_ref(),
             history: &history,
@@ -292,6 +295,7 @@ pub(crate) async fn ask(
             let valid = decision.valid_until.map(|t| t.saturating_sub(now.as_millisecond()).max(0) as u64);
             let wake = [decision.wake_after, valid].into_iter().flatten().min().map(Duration::from_millis);
             state.policy_state = decision.state;
+            state.misses = 0;
             (asked, wake.map(|w| w.max(Duration::from_secs(1))))
         }
         Err(error) => (Asked::Failed { error: error.to_string() }, None),

@@ -13,8 +13,13 @@ mod apply;
 mod asking;
 mod carry_out;
 mod children;
+mod claim_auth;
+mod claim_metrics;
+mod claim_server;
+mod claims;
 mod context;
 mod deciding;
+mod desk;
 mod exec_probe;
 mod fence;
 mod http_probe;
@@ -51,7 +56,7 @@ use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates,
 use stoker_api::{HotStandbyDeployment, HotStandbyJob};
 use tokio::sync::watch;
 
-pub use context::Options;
+pub use context::{ClaimOptions, Options};
 pub use startup::{StartError, connect};
 pub use stoker_policy::{CompileLimits, compile_program};
 
@@ -73,8 +78,10 @@ pub async fn run(
 ) -> Result<(), StartError> {
     startup::check(&client, &options).await?;
     let listen = options.listen.clone();
+    let claims = options.claims.clone();
     let context = Context::new(client.clone(), options)?;
     let server = server::serve(listen, context.clone(), stop.clone()).await?;
+    let claims = claim_server::serve(claims, context.clone(), stop.clone()).await?;
 
     let mut tasks = vec![
         tokio::spawn(nodes::watch_nodes(context.clone(), stop.clone())),
@@ -91,6 +98,7 @@ pub async fn run(
     tracing::info!(scopes = ?context.scopes().iter().map(|s| s.label()).collect::<Vec<_>>(), "running");
     join_all(tasks).await;
     server.await.ok();
+    claims.await.ok();
     Ok(())
 }
 

@@ -1,14 +1,17 @@
 //! The members of a pool as they are seen: pods, or Jobs with their pods.
 
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use stoker_api::HotStandbyJobSpec;
 use stoker_core::PodView;
+use stoker_core::claims;
 use stoker_core::pool::jobs::{self, History, JobCounts, JobPods, JobView};
 use stoker_core::pool::marks::marks;
-use stoker_core::pool::{Action, MarkRules, Memory, RemovalReason, Snapshot};
-use stoker_core::verdict::PodMemories;
+use stoker_core::pool::{Action, MarkRules, Memory, Placement, RemovalReason, ReplaceRules, Snapshot};
+use stoker_core::verdict::{PodMemories, Verdict};
 
 use crate::context::Context;
 use crate::object::Pool;
@@ -116,6 +119,33 @@ impl Seen {
         };
         actions.extend(jobs::beyond_history(&self.jobs(), history(&object.spec)).into_iter().map(gone));
         actions
+    }
+
+    /// Pods that may be handed out, the first one first: of a Job that stands by the first of its pods.
+    pub fn standby(
+        &self,
+        memory: &Memory,
+        members: Snapshot<'_>,
+        placement: Placement,
+        replace: &ReplaceRules,
+        now: Timestamp,
+    ) -> Vec<Arc<PodView>> {
+        let pods = Snapshot { pods: &self.pods, memories: &memory.pods };
+        let free = claims::standby(pods, placement, replace, &[], now).into_iter();
+        let Some(jobs) = &self.jobs else { return free.cloned().map(Arc::new).collect() };
+        let idle = |job: &JobView| {
+            let member = members.pods.iter().find(|member| member.uid == job.uid);
+            member.is_some_and(|member| member.alive() && members.verdict(member) == Verdict::Idle)
+        };
+        let firsts: HashSet<&str> = jobs
+            .iter()
+            .filter(|(job, _)| idle(job))
+            .filter_map(|(_, place)| {
+                let alive = self.pods[place.clone()].iter().filter(|p| p.alive());
+                alive.min_by(|a, b| a.name.cmp(&b.name)).map(|p| p.uid.as_str())
+            })
+            .collect();
+        free.filter(|p| firsts.contains(p.uid.as_str())).cloned().map(Arc::new).collect()
     }
 
     /// What became of the Jobs.

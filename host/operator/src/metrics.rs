@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::claim_metrics::ClaimMetrics;
 use crate::policy_metrics::PolicyMetrics;
 use crate::probe_metrics::ProbeMetrics;
 
@@ -33,6 +34,8 @@ pub struct Metrics {
     pub policies: Arc<PolicyMetrics>,
     /// Those of questions to pods.
     pub probes: Arc<ProbeMetrics>,
+    /// Those of claims.
+    pub claims: ClaimMetrics,
     reaction: Histogram,
 }
 
@@ -49,6 +52,7 @@ impl Metrics {
         registry.register("status_writes", "Writes of a status, by outcome", status_writes.clone());
         let policies = Arc::new(PolicyMetrics::new(&mut registry));
         let probes = Arc::new(ProbeMetrics::new(&mut registry));
+        let claims = ClaimMetrics::new(&mut registry);
         let reaction = Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]);
         registry.register_with_unit(
             "reaction",
@@ -56,7 +60,7 @@ impl Metrics {
             Unit::Seconds,
             reaction.clone(),
         );
-        Self { registry, reconciles, created, removed, status_writes, policies, probes, reaction }
+        Self { registry, reconciles, created, removed, status_writes, policies, probes, claims, reaction }
     }
 
     pub fn reconciled(&self, outcome: &str) {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
-use stoker_api::{AfterUse, DeletionPolicy, Disruption, PoolSpec, keys};
+use stoker_api::{AfterClaimTimeout, AfterUse, ClaimEnds, DeletionPolicy, Disruption, PoolSpec, keys};
+use stoker_core::claims;
 use stoker_core::pool::decision::decide;
 use stoker_core::pool::plan::{Settings, plan};
 use stoker_core::pool::status::{Facts, PoolStatus, differs, status};
@@ -21,6 +22,7 @@ use crate::asking;
 use crate::carry_out::apply_plan;
 use crate::context::Context;
 use crate::deciding::{ask, deciding, judge_pods, policy_status, scaling_policy, settle_policy};
+use crate::desk::Demand;
 use crate::fence::Fence;
 use crate::members::Seen;
 use crate::object::{Pool, PoolKind};
@@ -78,6 +80,8 @@ pub struct PoolState {
     pub(crate) refused_config: Option<RefusedConfig>,
     /// Calls of `validate` in a row that gave no answer.
     pub(crate) refusals_in_a_row: u32,
+    /// Claims that found no standby since the policy answered last.
+    pub(crate) misses: u32,
     pub(crate) failures: u32,
     /// The generation that was looked at last.
     generation: Option<i64>,
@@ -230,15 +234,26 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let trouble = settle_policy(pool, context, &mut state, source.as_ref(), &key).await;
 
     let asking = asking::keep(context, pool, &state, &seen.pods);
-    let judged = judge_pods(pool, context, &state, asking.as_ref(), &seen.pods, now).await;
+    let mut judged = judge_pods(pool, context, &state, asking.as_ref(), &seen.pods, now).await;
+    let claims = claims::judge(&seen.pods, &mut judged.verdicts, claim_rules(spec), now);
     remember(&mut state.memory.pods, &seen.pods, &judged.verdicts, &judged.by_probe, now);
     let memories = seen.remember(&members, &mut state.memory, now);
     let snapshot = Snapshot { pods: &members, memories: &memories };
-    let counts = snapshot.counts();
     let hash = pool.template_hash();
+    let replace = ReplaceRules {
+        // A changed template is for new Jobs only.
+        template_hash: seen.jobs.is_none().then(|| hash.clone()),
+        after_use: spec.after_use == AfterUse::Replace,
+        max_idle: spec.max_idle_seconds.map(|s| SignedDuration::from_secs(i64::from(s))),
+        max_surge: spec.replenish.max_surge,
+    };
+    let demand = hand_out(pool, context, &seen, &state.memory, snapshot, &replace, draining, now);
+    state.misses = state.misses.saturating_add(demand.misses);
+    let demand = Demand { misses: state.misses, ..demand };
+    let counts = Counts { waiting: demand.waiting, ..snapshot.counts() };
 
     let (asked, policy_wake) =
-        ask(pool, context, &mut state, snapshot, &counts, &hash, trouble.as_ref(), now).await;
+        ask(pool, context, &mut state, snapshot, &counts, demand, &hash, trouble.as_ref(), now).await;
     if let Some(reason) = fence.broken() {
         tracing::info!(object = %key, reason, "decision dropped, deciding again");
         context.metrics.policies.dropped(reason);
@@ -281,21 +296,11 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         template_refused: template_error.is_some(),
         conflicts: state.conflicts.keys().copied().collect(),
         no_creation_before: refused_for.and_then(|wait| Some(now + SignedDuration::try_from(wait).ok()?)),
-        replace: ReplaceRules {
-            // A changed template is for new Jobs only.
-            template_hash: seen.jobs.is_none().then(|| hash.clone()),
-            after_use: spec.after_use == AfterUse::Replace,
-            max_idle: spec.max_idle_seconds.map(|s| SignedDuration::from_secs(i64::from(s))),
-            max_surge: spec.replenish.max_surge,
-        },
+        replace,
         // It is the pods that are marked, also where Jobs are the members.
         marks: if seen.jobs.is_none() { marks } else { MarkRules::default() },
         max_per_second: spec.replenish.max_per_second,
-        placement: match spec.placement {
-            None => Placement::Youngest,
-            Some(stoker_api::Placement::Spread) => Placement::Spread,
-            Some(stoker_api::Placement::Packed) => Placement::Packed,
-        },
+        placement: placement(spec),
         draining,
         keep_ended: seen.jobs.is_some(),
     };
@@ -303,6 +308,12 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     if !spec.paused {
         plan.actions.extend(seen.housekeeping(pool, &state.memory, marks, &plan.actions));
     }
+    for (id, end) in &claims.ended {
+        tracing::info!(object = %key, claim = id, reason = end.as_str(), "a claim ends");
+        context.metrics.claims.ended(end.as_str());
+    }
+    let claims_wake = claims.wake_at;
+    claims.join(&mut plan.actions);
 
     let carried =
         apply_plan(pool, context, &mut state, &plan.actions, &seen, asking.as_ref(), &fence, &hash, touched)
@@ -358,6 +369,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let refused = state.refused.as_ref().map(|(until, _)| left(*until)).filter(|wait| !wait.is_zero());
     let wake = [
         plan.wake_at.map(until),
+        claims_wake.map(until),
         not_starting.1.map(until),
         policy_wake,
         judged.wake,
@@ -376,7 +388,51 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     Ok(wake.map_or_else(Action::await_change, |w| Action::requeue(w + Duration::from_millis(2))))
 }
 
-fn mark_rules(spec: &PoolSpec) -> MarkRules {
+/// Offers what stands by to the claims that wait, and tells what they ask for beyond that.
+#[allow(clippy::too_many_arguments)]
+fn hand_out(
+    pool: &Pool,
+    context: &Context,
+    seen: &Seen,
+    memory: &Memory,
+    members: Snapshot<'_>,
+    replace: &ReplaceRules,
+    draining: bool,
+    now: Timestamp,
+) -> Demand {
+    let uid = pool.uid();
+    if !context.desk.wants(uid) {
+        return Demand::default();
+    }
+    let standby = if draining {
+        Vec::new()
+    } else {
+        seen.standby(memory, members, placement(pool.spec()), replace, now)
+    };
+    let versions = seen.pods.iter().map(|p| (p.uid.as_str(), p.resource_version.as_str()));
+    context.desk.tell(uid, standby, versions);
+    context.desk.demand(uid)
+}
+
+fn placement(spec: &PoolSpec) -> Placement {
+    match spec.placement {
+        None => Placement::Youngest,
+        Some(stoker_api::Placement::Spread) => Placement::Spread,
+        Some(stoker_api::Placement::Packed) => Placement::Packed,
+    }
+}
+
+/// When the pool's claims end by themselves.
+pub(crate) fn claim_rules(spec: &PoolSpec) -> claims::Rules {
+    claims::Rules {
+        timeout: spec.claim_timeout_seconds.map(|s| SignedDuration::from_secs(i64::from(s))),
+        return_after_timeout: spec.after_claim_timeout == AfterClaimTimeout::Return,
+        until_released: spec.claim_ends == ClaimEnds::WhenReleased,
+        after_use: spec.after_use == AfterUse::Replace,
+    }
+}
+
+pub(crate) fn mark_rules(spec: &PoolSpec) -> MarkRules {
     MarkRules {
         used: spec.after_use == AfterUse::Replace,
         state: spec.state_labels,

@@ -11,6 +11,7 @@ use stoker_core::verdict::{Judgement, PodMemories, Reading, Verdict, probe_since
 use stoker_policy::contract::types::{PodState, PoolIdentity};
 use stoker_policy::contract::{busyness, scaling};
 
+use crate::desk::Demand;
 use crate::object::Pool;
 use crate::prober::Known;
 use crate::question::Evidence;
@@ -42,6 +43,7 @@ pub struct ScalingContext<'a> {
     pub pool: &'a Pool,
     pub config: &'a str,
     pub counts: &'a Counts,
+    pub demand: Demand,
     pub template_hash: &'a str,
     pub previous: Option<&'a Previous>,
     pub history: &'a [(Timestamp, u32, u32)],
@@ -81,15 +83,20 @@ pub fn scaling_input(snapshot: Snapshot<'_>, c: &ScalingContext<'_>) -> scaling:
             ready: c.counts.ready,
             starting: c.counts.starting,
             idle: c.counts.idle,
-            busy: c.counts.busy_for_sizing,
-            claimed: 0,
+            busy: c.counts.busy_for_sizing.saturating_sub(c.counts.claimed),
+            claimed: c.counts.claimed,
             // Those last seen busy are among the busy ones.
-            unknown: (c.counts.busy + c.counts.unknown).saturating_sub(c.counts.busy_for_sizing),
+            unknown: (c.counts.busy + c.counts.claimed + c.counts.unknown)
+                .saturating_sub(c.counts.busy_for_sizing),
             terminating: c.counts.terminating,
             unschedulable: c.counts.unschedulable,
             failed: c.counts.failed,
         },
-        demand: scaling::Demand { waiting: 0, misses: 0, oldest_wait: 0 },
+        demand: scaling::Demand {
+            waiting: c.demand.waiting,
+            misses: c.demand.misses,
+            oldest_wait: u64::try_from(c.demand.oldest_wait.as_millis()).unwrap_or(u64::MAX),
+        },
         pods,
         history: c
             .history
@@ -127,6 +134,7 @@ fn state(snapshot: Snapshot<'_>, pod: &PodView) -> PodState {
         Verdict::Starting => PodState::Starting,
         Verdict::Idle => PodState::Idle,
         Verdict::Busy => PodState::Busy,
+        Verdict::Claimed => PodState::Claimed,
         Verdict::Unknown => PodState::Unknown,
     }
 }
@@ -258,7 +266,8 @@ fn found(
 fn verdict_state(v: Verdict) -> busyness::VerdictState {
     match v {
         Verdict::Starting => busyness::VerdictState::Starting,
-        Verdict::Idle => busyness::VerdictState::Idle,
+        // Of a claimed pod it was said that it is idle.
+        Verdict::Idle | Verdict::Claimed => busyness::VerdictState::Idle,
         Verdict::Busy => busyness::VerdictState::Busy,
         Verdict::Unknown => busyness::VerdictState::Unknown,
     }

@@ -70,6 +70,34 @@ pub enum StartError {
         /// What happened.
         error: std::io::Error,
     },
+    /// The address for claims is taken or not ours.
+    #[error("cannot listen on {address} for claims: {error}; choose another with --claims")]
+    ListenClaims {
+        /// The address.
+        address: String,
+        /// What happened.
+        error: std::io::Error,
+    },
+    /// The certificate for claims cannot be used.
+    #[error(
+        "the certificate {certificate} with the key {key} cannot be used: {error}; both must be PEM files that belong together"
+    )]
+    Certificate {
+        /// The certificate's file.
+        certificate: String,
+        /// The key's file.
+        key: String,
+        /// What happened.
+        error: std::io::Error,
+    },
+    /// Tokens would travel in clear.
+    #[error(
+        "claims on {address} need TLS, or tokens would travel in clear: give --claims-cert and --claims-key, or --claims-insecure behind a proxy that ends TLS"
+    )]
+    NoCertificate {
+        /// The address.
+        address: String,
+    },
     /// The address is taken or not ours.
     #[error("cannot listen on {address}: {error}; choose another with --listen")]
     Listen {

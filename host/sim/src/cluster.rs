@@ -344,7 +344,9 @@ impl Cluster {
     fn write(&mut self, action: &Action, look: &Look, life: u64) -> Answer {
         match action {
             Action::Create { slot } => self.create(*slot, look.spec, life),
-            Action::Mark { name, uid, labels, annotations } => self.mark(name, uid, labels, annotations),
+            Action::Mark { name, uid, resource_version, labels, annotations } => {
+                self.mark(name, uid, resource_version.as_deref(), labels, annotations)
+            }
             Action::Remove { name, uid, resource_version, .. } => {
                 match self.pods.delete(name, Some(uid), resource_version.as_deref()) {
                     Ok(_) => {
@@ -372,7 +374,18 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn mark(&mut self, name: &str, uid: &str, labels: &Marks, annotations: &Marks) -> Answer {
+    pub(crate) fn mark(
+        &mut self,
+        name: &str,
+        uid: &str,
+        version: Option<&str>,
+        labels: &Marks,
+        annotations: &Marks,
+    ) -> Answer {
+        let stored = self.pods.get(name).filter(|pod| pod.uid == uid);
+        if stored.is_some_and(|pod| version.is_some_and(|version| pod.resource_version != version)) {
+            return Answer::Conflict;
+        }
         let marked = self.pods.change(name, Some(uid), |pod| {
             for (map, marks) in [(&mut pod.labels, labels), (&mut pod.annotations, annotations)] {
                 for (key, value) in marks {

@@ -195,7 +195,7 @@ impl JobOperator {
         let memory = &mut self.op.memory;
         let members = memory.see(shown, |uid| self.jobs.went(uid), now);
         let pods: Vec<PodView> = views.iter().flat_map(|job| of(job).iter().cloned()).collect();
-        judge_all(&pods, &BusyProbe::default(), outage, memory, now);
+        judge_all(&pods, &BusyProbe::default(), outage, stoker_core::claims::Rules::default(), memory, now);
         let gone: Vec<JobView> = self.jobs.gone().map(|j| JobView::clone(j)).collect();
         memory.successions.note(&views, &gone, now);
         remember_jobs(&mut memory.jobs, &jobs, &members, &memory.pods, now);
@@ -605,8 +605,8 @@ impl JobCluster {
         };
         match write {
             Write::Create { slot, name } => self.create(*slot, name, spec),
-            Write::Mark(Action::Mark { name, uid, labels, annotations }) => {
-                self.base.mark(name, uid, labels, annotations)
+            Write::Mark(Action::Mark { name, uid, resource_version, labels, annotations }) => {
+                self.base.mark(name, uid, resource_version.as_deref(), labels, annotations)
             }
             Write::Mark(_) => Answer::Nothing,
             Write::Pod { name, uid, version, .. } => {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::BusyProbe;
 use stoker_core::PodView;
+use stoker_core::claims;
 use stoker_core::pool::decision::{Bounds, decide};
 use stoker_core::pool::replace::unfit;
 use stoker_core::pool::{
@@ -40,6 +41,8 @@ pub struct Spec {
     pub placement: Placement,
     /// Pods carry their state, and the autoscalers' annotations.
     pub labels: bool,
+    /// When claims end by themselves.
+    pub claims: claims::Rules,
 }
 
 impl Default for Spec {
@@ -57,6 +60,7 @@ impl Default for Spec {
             per_second: None,
             placement: Placement::Youngest,
             labels: false,
+            claims: claims::Rules::default(),
         }
     }
 }
@@ -216,9 +220,11 @@ pub fn look_by(
     memory: &mut Memory,
     now: Timestamp,
 ) -> Look {
-    judge_all(&pods, probe, outage, memory, now);
+    let claims = judge_all(&pods, probe, outage, spec.claims, memory, now);
     let memories = memory.pods.clone();
-    let look = decide_and_plan(pods, &memories, says, spec, settings, memory, now);
+    let mut look = decide_and_plan(pods, &memories, says, spec, settings, memory, now);
+    look.plan.wake_at = [look.plan.wake_at, claims.wake_at].into_iter().flatten().min();
+    claims.join(&mut look.plan.actions);
     Look { outage, ..look }
 }
 
@@ -227,17 +233,21 @@ pub(crate) fn judge_all(
     pods: &[PodView],
     probe: &BusyProbe,
     outage: bool,
+    rules: claims::Rules,
     memory: &mut Memory,
     now: Timestamp,
-) {
-    let judged: Vec<Judgement> = pods
+) -> claims::Seen {
+    let by_probe: Vec<Judgement> = pods
         .iter()
         .map(|p| match judge(p, probe, memory.pods.get(&p.uid)) {
             j if !outage || j.verdict == Verdict::Starting => j,
             j => Judgement { verdict: Verdict::Unknown, ..j },
         })
         .collect();
-    remember(&mut memory.pods, pods, &judged, &judged, now);
+    let mut judged = by_probe.clone();
+    let seen = claims::judge(pods, &mut judged, rules, now);
+    remember(&mut memory.pods, pods, &judged, &by_probe, now);
+    seen
 }
 
 /// Counts, decides and plans for members that are judged.

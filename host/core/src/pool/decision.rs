@@ -79,9 +79,25 @@ pub struct Decision {
     pub good: bool,
 }
 
-/// The documented formula: as many as are busy, and the idle target beside them, within the bounds.
+/// The documented formula: as many as are busy, claimed or waited for, and the idle target beside them, within the
+/// bounds.
 pub fn formula(counts: &Counts, bounds: Bounds) -> u32 {
-    bound(counts.busy_for_sizing.saturating_add(bounds.idle_target), bounds).0
+    bound(plain(counts, bounds), bounds).0
+}
+
+fn plain(counts: &Counts, bounds: Bounds) -> u32 {
+    counts.busy_for_sizing.saturating_add(counts.waiting).saturating_add(bounds.idle_target)
+}
+
+/// The formula in words; claims are named where there are any.
+fn words(counts: &Counts, bounds: Bounds) -> String {
+    let mut words = format!("{} busy", counts.busy_for_sizing.saturating_sub(counts.claimed));
+    for (count, word) in [(counts.claimed, "claimed"), (counts.waiting, "waiting")] {
+        if count > 0 {
+            words.push_str(&format!(" + {count} {word}"));
+        }
+    }
+    format!("{words} + {} idle", bounds.idle_target)
 }
 
 fn bound(raw: u32, bounds: Bounds) -> (u32, LimitedBy) {
@@ -96,8 +112,7 @@ fn bound(raw: u32, bounds: Bounds) -> (u32, LimitedBy) {
 
 /// Turns what was asked for into the target.
 pub fn decide(asked: Asked, counts: &Counts, bounds: Bounds, last_good: Option<u32>) -> Decision {
-    let plain = counts.busy_for_sizing.saturating_add(bounds.idle_target);
-    let words = format!("{} busy + {} idle", counts.busy_for_sizing, bounds.idle_target);
+    let (plain, words) = (plain(counts, bounds), words(counts, bounds));
     let (raw, reason, victims, good) = match asked {
         Asked::Formula => (plain, words, Vec::new(), true),
         Asked::Policy { desired, reason, victims } => (desired, reason, victims, true),

@@ -139,7 +139,8 @@ impl JobPods<'_> {
         }
     }
 
-    /// What the Job does: it is busy if any of its pods is, or has been to its end; unknown if it cannot be told of one;
+    /// What the Job does: it is busy if any of its pods is, or has been to its end; else claimed if one is; unknown if it
+    /// cannot be told of one;
     /// idle if all of them are.
     fn verdict(&self, pods: &PodMemories) -> Verdict {
         let of = |p: &PodView| pods.get(&p.uid).map_or(Verdict::Unknown, |m| m.verdict);
@@ -149,6 +150,8 @@ impl JobPods<'_> {
             || self.pods.iter().any(|p| p.phase == Phase::Succeeded)
         {
             Verdict::Busy
+        } else if some(Verdict::Claimed) {
+            Verdict::Claimed
         } else if some(Verdict::Unknown) {
             Verdict::Unknown
         } else if some(Verdict::Starting) || self.alive().count() < self.job.pods_wanted().max(1) as usize {
@@ -167,7 +170,7 @@ impl JobPods<'_> {
             _ => None,
         };
         let last_clear = match verdict {
-            Verdict::Busy => Some(true),
+            Verdict::Busy | Verdict::Claimed => Some(true),
             Verdict::Idle | Verdict::Starting => Some(false),
             Verdict::Unknown if of().any(|m| m.last_clear == Some(true)) => Some(true),
             Verdict::Unknown => old.and_then(|m| m.last_clear),

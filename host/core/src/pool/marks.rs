@@ -31,23 +31,36 @@ pub fn marks(snapshot: Snapshot<'_>, rules: MarkRules) -> Vec<Action> {
 fn mark(snapshot: Snapshot<'_>, pod: &PodView, rules: MarkRules) -> Option<Action> {
     let verdict = snapshot.verdict(pod);
     let (mut labels, mut annotations) = (Marks::new(), Marks::new());
-    let state = rules.state.then(|| verdict.as_str());
-    due(&mut labels, &pod.labels, keys::STATE, state);
-    if rules.used && verdict == Verdict::Busy {
-        due(&mut annotations, &pod.annotations, keys::USED, Some("true"));
+    if !rules.state {
+        labels.insert(keys::STATE.to_owned(), None);
     }
-    if rules.disruption {
-        let at_work = matches!(verdict, Verdict::Busy | Verdict::Unknown);
-        let (evict, disrupt) = if at_work { ("false", Some("true")) } else { ("true", None) };
-        due(&mut annotations, &pod.annotations, keys::SAFE_TO_EVICT, Some(evict));
-        due(&mut annotations, &pod.annotations, keys::DO_NOT_DISRUPT, disrupt);
+    of_state(verdict, rules, &mut labels, &mut annotations);
+    if rules.used && verdict == Verdict::Busy {
+        annotations.insert(keys::USED.to_owned(), Some("true".to_owned()));
+    }
+    for (marks, present) in [(&mut labels, &pod.labels), (&mut annotations, &pod.annotations)] {
+        marks.retain(|key, wanted| present.get(key) != wanted.as_ref());
     }
     let nothing = labels.is_empty() && annotations.is_empty();
-    (!nothing).then(|| Action::Mark { name: pod.name.clone(), uid: pod.uid.clone(), labels, annotations })
+    (!nothing).then(|| Action::Mark {
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        resource_version: None,
+        labels,
+        annotations,
+    })
 }
 
-fn due(into: &mut Marks, present: &BTreeMap<String, String>, key: &str, wanted: Option<&str>) {
-    if present.get(key).map(String::as_str) != wanted {
-        into.insert(key.to_owned(), wanted.map(str::to_owned));
+/// What tells others what a pod does.
+pub(crate) fn of_state(verdict: Verdict, rules: MarkRules, labels: &mut Marks, annotations: &mut Marks) {
+    let text = |text: &str| Some(text.to_owned());
+    if rules.state {
+        labels.insert(keys::STATE.to_owned(), text(verdict.as_str()));
+    }
+    if rules.disruption {
+        let at_work = matches!(verdict, Verdict::Busy | Verdict::Claimed | Verdict::Unknown);
+        let (evict, disrupt) = if at_work { ("false", text("true")) } else { ("true", None) };
+        annotations.insert(keys::SAFE_TO_EVICT.to_owned(), text(evict));
+        annotations.insert(keys::DO_NOT_DISRUPT.to_owned(), disrupt);
     }
 }

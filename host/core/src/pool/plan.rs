@@ -113,6 +113,8 @@ pub enum Action {
         name: String,
         /// Its UID: a namesake is spared.
         uid: String,
+        /// The version that the change is made to; None = to any.
+        resource_version: Option<String>,
         /// Labels to set or remove.
         labels: Marks,
         /// Annotations to set or remove.

@@ -40,7 +40,7 @@ pub fn unfit(snapshot: Snapshot<'_>, pod: &PodView, rules: &ReplaceRules, now: T
     if pod.displaced {
         return Some(Unfit::Displaced);
     }
-    if memory.is_some_and(|m| m.spent) || rules.after_use && pod.used() {
+    if memory.is_some_and(|m| m.spent) || rules.after_use && pod.used() || pod.abandoned() {
         return Some(Unfit::Used);
     }
     if rules.template_hash.is_some() && pod.template_hash != rules.template_hash {

@@ -20,9 +20,11 @@ pub struct Counts {
     pub displaced: u32,
     /// Alive and busy by the present verdict.
     pub busy: u32,
+    /// Alive, claimed, and not busy by the probe.
+    pub claimed: u32,
     /// Alive, and nothing is known.
     pub unknown: u32,
-    /// Busy for sizing: busy, or unknown and last known busy (I3).
+    /// Busy for sizing: busy, claimed, or unknown and last known to be one of them (I3).
     pub busy_for_sizing: u32,
     /// Unknown, and nothing was ever known, as after a restart while the probe is out: they may be at work.
     pub never_known: u32,
@@ -34,6 +36,8 @@ pub struct Counts {
     pub failed: u32,
     /// Every pod object that exists.
     pub objects: u32,
+    /// Claims that wait for a pod: each takes one as soon as there is one.
+    pub waiting: u32,
 }
 
 /// The pods of a pool with their verdicts.
@@ -101,6 +105,10 @@ impl Snapshot<'_> {
                 }
                 Verdict::Busy => {
                     c.busy += 1;
+                    c.busy_for_sizing += 1;
+                }
+                Verdict::Claimed => {
+                    c.claimed += 1;
                     c.busy_for_sizing += 1;
                 }
                 Verdict::Unknown => {

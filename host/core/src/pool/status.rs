@@ -19,6 +19,8 @@ pub struct PoolStatus {
     pub idle: u32,
     /// Members that are not Ready yet.
     pub starting: u32,
+    /// Members that were claimed, and are not busy.
+    pub claimed: u32,
     /// Members of which nothing is known.
     pub unknown: u32,
     /// Members that are being deleted.
@@ -48,6 +50,7 @@ impl From<HotStandbyDeploymentStatus> for PoolStatus {
             busy: s.busy_count,
             idle: s.idle_count,
             starting: s.starting_count,
+            claimed: s.claimed_count,
             unknown: s.unknown_count,
             terminating: s.terminating_count,
             total: s.total_count,
@@ -69,6 +72,7 @@ impl From<PoolStatus> for HotStandbyDeploymentStatus {
             busy_count: s.busy,
             idle_count: s.idle,
             starting_count: s.starting,
+            claimed_count: s.claimed,
             unknown_count: s.unknown,
             terminating_count: s.terminating,
             total_count: s.total,
@@ -89,6 +93,7 @@ impl From<HotStandbyJobStatus> for PoolStatus {
             busy: s.busy_count,
             idle: s.idle_count,
             starting: s.starting_count,
+            claimed: s.claimed_count,
             unknown: s.unknown_count,
             terminating: s.terminating_count,
             total: s.active_jobs,
@@ -118,6 +123,7 @@ impl PoolStatus {
             busy_count: self.busy,
             idle_count: self.idle,
             starting_count: self.starting,
+            claimed_count: self.claimed,
             unknown_count: self.unknown,
             terminating_count: self.terminating,
             replacing_count: self.replacing,
@@ -280,6 +286,7 @@ pub fn status(
         busy: counts.busy,
         idle: counts.idle,
         starting: counts.starting,
+        claimed: counts.claimed,
         unknown: counts.unknown,
         terminating: counts.terminating,
         total: counts.current,
@@ -292,8 +299,8 @@ pub fn status(
             by: facts.by.clone(),
             digest: facts.digest.clone(),
             inputs: format!(
-                "busy {}, idle {}, starting {}, unknown {}",
-                counts.busy, counts.idle, counts.starting, counts.unknown
+                "busy {}, claimed {}, waiting {}, idle {}, starting {}, unknown {}",
+                counts.busy, counts.claimed, counts.waiting, counts.idle, counts.starting, counts.unknown
             ),
             raw: decision.raw,
             applied: decision.applied,

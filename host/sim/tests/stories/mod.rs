@@ -120,6 +120,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
             per_second,
             placement,
             labels,
+            claims: Default::default(),
         }
     })
 }
