@@ -125,9 +125,10 @@ impl Rules {
         })
     }
 
-    /// An answer to a question that was asked then is none any more (I1).
+    /// An answer to a question that was asked then is none any more (I1). One from the future is from before the clock
+    /// was set back: how old it is cannot be told.
     pub fn too_old(&self, asked: Timestamp, now: Timestamp) -> bool {
-        now.duration_since(asked) > self.period * FRESH_PERIODS
+        now.duration_since(asked).abs() > self.period * FRESH_PERIODS
     }
 }
 

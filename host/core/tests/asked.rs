@@ -175,6 +175,9 @@ fn i1_an_answer_older_than_three_periods_is_none() {
     assert_eq!(idle.standing(RULES, at(30)), Standing::Clear(Idle));
     assert_eq!(idle.standing(RULES, at(31)), Standing::Lost);
     assert_eq!(idle.words(Standing::Lost), format!("not asked since {}", at(0)));
+    // The clock was set back: its age cannot be told.
+    assert_eq!(idle.standing(RULES, at(-30)), Standing::Clear(Idle));
+    assert_eq!(idle.standing(RULES, at(-31)), Standing::Lost);
     // Nor does an unclear one keep it young.
     assert_eq!(answers(&[Idle, Unclear]).standing(RULES, at(31)), Standing::Lost);
 }

@@ -7,7 +7,8 @@ use futures::stream;
 use jiff::Timestamp;
 use stoker_core::PodView;
 use stoker_core::asked::{Outcome, Rules};
-use stoker_core::pool::{Action, RemovalReason};
+use stoker_core::last_word;
+use stoker_core::pool::Action;
 use stoker_core::verdict::{Judgement, PodMemories, Verdict, ever_ready, judge, judge_asked, not_answering};
 
 use crate::context::Context;
@@ -97,16 +98,13 @@ impl Asking {
         memories: &PodMemories,
     ) -> (&'a Action, Option<Spared>) {
         let Action::Remove { uid, reason, .. } = removal else { return (removal, None) };
-        if matches!(reason, RemovalReason::Finished | RemovalReason::Forced) {
-            return (removal, None);
-        }
         let pods = match pool {
             Pool::Pods(_) => seen.pods.iter().find(|p| &p.uid == uid).map(std::slice::from_ref),
             Pool::Jobs(_) => Some(seen.pods_of(uid)),
         };
         let active = active.filter(|active| active.policy.exports().busyness);
         let pods = pods.unwrap_or_default().iter();
-        let asked = pods.filter(|p| p.alive() && ever_ready(p, memories.get(&p.uid)));
+        let asked = pods.filter(|p| last_word::has_one(*reason, p, memories.get(&p.uid)));
         let words: Vec<_> = asked.map(|pod| self.word(context, pool, active, pod, memories)).collect();
         let mut words = stream::iter(words).buffer_unordered(PODS_AT_A_TIME);
         while let Some(spared) = words.next().await {
@@ -133,7 +131,7 @@ impl Asking {
             Some(active) if !unanswered => {
                 self.policys_word(context, pool, active, pod, finding.evidence, memories).await
             }
-            _ => (finding.answer.outcome == Outcome::Idle, finding.answer.words),
+            _ => (last_word::lets_go(&finding.answer), finding.answer.words),
         };
         let unclear = unanswered || finding.answer.outcome == Outcome::Unclear;
         (!idle).then(|| Spared { pod: pod.name.clone(), words, unclear })

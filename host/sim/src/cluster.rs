@@ -8,9 +8,10 @@ use stoker_core::PodView;
 use stoker_core::pool::overlay::BELIEVED;
 use stoker_core::pool::{Action, Marks};
 
+use crate::asking::{Asking, Prober, Servers, World};
 use crate::look::{Look, Says, Spec};
 use crate::operator::{Answer, Done, Fate, Operator};
-use crate::pods::{POOL, POOL_UID, at, bind, pod, set, start};
+use crate::pods::{POOL, POOL_UID, at, bind, pod, says_busy, set, start};
 use crate::store::{Object, Refusal, Store};
 
 /// A node.
@@ -133,6 +134,8 @@ pub struct Cluster {
     pub operators: Vec<Operator>,
     /// Nothing can be told of pods that are past starting.
     pub outage: bool,
+    /// What pods do and say, if they are asked.
+    pub servers: Option<Servers>,
     /// The greatest maximum that was ever in force.
     pub greatest_maximum: u32,
     /// Which operator's life made a pod, by UID.
@@ -156,6 +159,7 @@ impl Cluster {
             pool: Store::new(now),
             operators: vec![Operator::default(); operators],
             outage: false,
+            servers: None,
             greatest_maximum: spec.maximum,
             made_by: HashMap::new(),
             removed_by: HashMap::new(),
@@ -173,6 +177,82 @@ impl Cluster {
             cluster.restart(operator);
         }
         cluster
+    }
+
+    /// Its pods are asked from now on.
+    pub fn asks(&mut self, asking: Asking) {
+        self.servers = Some(Servers::new(asking));
+        for operator in &mut self.operators {
+            operator.prober = Some(Prober::new(asking));
+        }
+    }
+
+    /// The time by the kubelets' clocks.
+    pub fn kubelet(&self) -> Timestamp {
+        self.now + self.clocks.kubelet
+    }
+
+    /// What a pod truly does.
+    pub fn is_busy(&self, pod: &PodView) -> bool {
+        match &self.servers {
+            Some(servers) => servers.busy_since(&pod.uid).is_some(),
+            None => says_busy(pod),
+        }
+    }
+
+    /// An operator asks a pod that it knows, chosen by a number, or all of them.
+    pub fn ask(&mut self, operator: usize, choice: Option<usize>) {
+        if let (Some(op), Some(servers)) = (self.operators.get_mut(operator), &self.servers) {
+            op.ask(choice, &World { servers, pods: &self.pods, now: self.now });
+        }
+    }
+
+    /// An operator hears an answer, chosen by a number, or all of them.
+    pub fn hear(&mut self, operator: usize, choice: Option<usize>) {
+        let now = self.now;
+        let Some(op) = self.operators.get_mut(operator) else { return };
+        if let Some(prober) = &mut op.prober {
+            op.due |= match choice {
+                Some(choice) => prober.hear(choice, now, op.clock),
+                None => prober.hear_all(now, op.clock),
+            };
+        }
+    }
+
+    /// An operator asks all pods that it knows, and hears what they answer at once.
+    pub fn ask_all(&mut self, operator: usize) {
+        self.hear(operator, None);
+        self.ask(operator, None);
+        self.hear(operator, None);
+    }
+
+    /// Takes notice of pods that have become Ready.
+    pub fn notice(&mut self) {
+        let kubelet = self.kubelet();
+        if let Some(servers) = &mut self.servers {
+            servers.notice(&self.pods, kubelet);
+        }
+    }
+
+    /// All pods answer, and say what they do.
+    pub fn heal(&mut self) {
+        let kubelet = self.kubelet();
+        if let Some(servers) = &mut self.servers {
+            servers.heal(&self.pods, kubelet);
+        }
+    }
+
+    /// An operator asks all pods that it is about to remove for their last word.
+    pub fn ask_last(&mut self, operator: usize) {
+        let (Some(op), Some(servers)) = (self.operators.get_mut(operator), &self.servers) else { return };
+        let Some(carrying) = op.carrying.clone() else { return };
+        for step in &carrying.steps {
+            op.ask_last(
+                step,
+                &carrying.look.removed(step),
+                &World { servers, pods: &self.pods, now: self.now },
+            );
+        }
     }
 
     /// Time passes.
@@ -265,7 +345,7 @@ impl Cluster {
 
     /// Changes a pod, unless it has ended: then nothing changes any more. The time is the kubelet's.
     pub fn change(&mut self, name: &str, change: impl FnOnce(&mut PodView, Timestamp)) {
-        let now = self.now + self.clocks.kubelet;
+        let now = self.kubelet();
         if self.pods.get(name).is_some_and(|p| !p.phase.is_terminal()) {
             self.pods.change(name, None, |pod| change(pod, now)).ok();
         }
@@ -278,6 +358,7 @@ impl Cluster {
         let Some(op) = self.operators.get_mut(operator) else { return };
         let last = op.last.as_ref().map(|d| d.applied).filter(|_| failing);
         *op = Operator { life: self.lives, clock: op.clock, due: true, held: last, ..Operator::default() };
+        op.prober = self.servers.as_ref().map(|servers| Prober::new(servers.asking));
         op.memory.last_good = last;
         op.pods.relist(&self.pods);
         op.nodes.relist(&self.nodes);
@@ -312,7 +393,12 @@ impl Cluster {
             Action::Create { .. } => None,
             Action::Remove { name, .. } | Action::Mark { name, .. } => self.pods.get(name).cloned(),
         };
+        if let Some(servers) = &self.servers {
+            op.ask_last(&action, &look.removed(&action), &World { servers, pods: &self.pods, now: self.now });
+        }
+        let (last_words, goes) = op.last_words(&action, self.now);
         let answer = match fate {
+            _ if !goes => Answer::Spared,
             Fate::Passes => self.write(&action, &look, life),
             Fate::Lost => Answer::Nothing,
             Fate::Unanswered => {
@@ -338,7 +424,7 @@ impl Cluster {
             let before = self.missed.insert((life, uid.clone()), self.now);
             missed_before = before.is_some_and(|at| self.now.duration_since(at) < BELIEVED);
         }
-        Some(Done { operator, action, fate, answer, look, sure, missed_before, before })
+        Some(Done { operator, action, fate, answer, look, sure, missed_before, before, last_words })
     }
 
     fn write(&mut self, action: &Action, look: &Look, life: u64) -> Answer {

@@ -9,6 +9,7 @@
 //! cluster: random stories in this crate's tests, a load elsewhere. A later kind joins as a store of its own.
 #![deny(missing_docs)]
 
+pub mod asking;
 pub mod cluster;
 pub mod jobs;
 pub mod look;
@@ -17,6 +18,7 @@ pub mod pods;
 pub mod promises;
 pub mod store;
 
+pub use asking::{Asking, Manner, Mode, Servers};
 pub use cluster::{Clocks, Cluster};
 pub use jobs::{JobCluster, JobOperator, Work};
 pub use look::{Look, Says, Spec, look};

@@ -14,6 +14,8 @@ use stoker_core::pool::{
 };
 use stoker_core::verdict::{Judgement, PodMemories, Verdict, judge, remember};
 
+use crate::asking::Hearing;
+
 /// A pool's spec.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spec {
@@ -164,12 +166,26 @@ pub struct Look {
     pub tried: Vec<u32>,
     /// UIDs of pods whose removal was begun before, and not answered.
     pub doubted: HashSet<String>,
+    /// What was heard of the pods, if they are asked.
+    pub hearing: Option<Hearing>,
 }
 
 impl Look {
     /// A pod that was seen.
     pub fn pod(&self, uid: &str) -> Option<&PodView> {
         self.pods.iter().find(|p| p.uid == uid)
+    }
+
+    /// What claims ask for is done, too.
+    pub(crate) fn join(&mut self, claims: claims::Seen) {
+        self.plan.wake_at = [self.plan.wake_at, claims.wake_at].into_iter().flatten().min();
+        claims.join(&mut self.plan.actions);
+    }
+
+    /// The pod that goes, as it was seen.
+    pub fn removed(&self, removal: &Action) -> Vec<PodView> {
+        let Action::Remove { uid, .. } = removal else { return Vec::new() };
+        self.pod(uid).cloned().into_iter().collect()
     }
 
     /// The slots to fill.
@@ -205,26 +221,10 @@ pub fn look(
     memory: &mut Memory,
     now: Timestamp,
 ) -> Look {
-    look_by(pods, probe, outage, says, spec, &spec.settings(), memory, now)
-}
-
-/// One look with settings of its own.
-#[allow(clippy::too_many_arguments)]
-pub fn look_by(
-    pods: Vec<PodView>,
-    probe: &BusyProbe,
-    outage: bool,
-    says: &Says,
-    spec: Spec,
-    settings: &Settings,
-    memory: &mut Memory,
-    now: Timestamp,
-) -> Look {
     let claims = judge_all(&pods, probe, outage, spec.claims, memory, now);
     let memories = memory.pods.clone();
-    let mut look = decide_and_plan(pods, &memories, says, spec, settings, memory, now);
-    look.plan.wake_at = [look.plan.wake_at, claims.wake_at].into_iter().flatten().min();
-    claims.join(&mut look.plan.actions);
+    let mut look = decide_and_plan(pods, &memories, says, spec, &spec.settings(), memory, now);
+    look.join(claims);
     Look { outage, ..look }
 }
 
@@ -270,5 +270,6 @@ pub(crate) fn decide_and_plan(
     let unfit = pods.iter().filter(idle).filter(unfit).count();
     let (tried, doubted) = (memory.overlay.tried().collect(), memory.overlay.perhaps_removed());
     let draining = settings.draining;
-    Look { pods, verdicts, counts, decision, plan, spec, outage: false, draining, unfit, tried, doubted }
+    let (outage, hearing) = (false, None);
+    Look { pods, verdicts, counts, decision, plan, spec, outage, draining, unfit, tried, doubted, hearing }
 }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::BusyProbe;
 use stoker_core::PodView;
+use stoker_core::claims;
 use stoker_core::names::pool_member;
 use stoker_core::pool::overlay::BELIEVED;
 use stoker_core::pool::{Action, Decision, Memory};
 
+use crate::asking::{Hearing, LastWord, Prober, World};
 use crate::cluster::{Node, Pool};
-use crate::look::{Look, look_by};
+use crate::look::{Look, decide_and_plan, judge_all};
 use crate::pods::{POOL, POOL_UID};
 use crate::store::View;
 
@@ -51,6 +53,8 @@ pub enum Answer {
     Conflict,
     /// None came.
     Nothing,
+    /// It was not made: the last answer of a pod that was about to go is not that it is idle.
+    Spared,
 }
 
 /// A write, and what came of it.
@@ -72,6 +76,8 @@ pub struct Done {
     pub missed_before: bool,
     /// The pod as it truly was before.
     pub before: Option<Arc<PodView>>,
+    /// What pods said that were asked before the write.
+    pub last_words: Vec<LastWord>,
 }
 
 /// A plan that is being carried out.
@@ -109,6 +115,8 @@ pub struct Operator {
     pub pool: View<Pool>,
     /// What it remembers.
     pub memory: Memory,
+    /// What it hears of pods, if they are asked.
+    pub prober: Option<Prober>,
     /// How far its clock is ahead of the true time.
     pub clock: SignedDuration,
     /// When its clock was last set, in true time.
@@ -149,8 +157,12 @@ impl Operator {
         let mut settings = pool.spec.settings();
         settings.draining = pool.deleting;
         settings.no_creation_before = self.refused;
-        let probe = BusyProbe::default();
-        let look = look_by(pods, &probe, outage, &pool.says, pool.spec, &settings, &mut self.memory, now);
+        let (hearing, claims) = self.judge(&pods, outage, pool.spec.claims, now);
+        let memories = self.memory.pods.clone();
+        let mut look =
+            decide_and_plan(pods, &memories, &pool.says, pool.spec, &settings, &mut self.memory, now);
+        (look.outage, look.hearing) = (outage, hearing);
+        look.join(claims);
         self.last = Some(look.decision.clone());
         let look = Arc::new(look);
         // Creations first, as the shell does.
@@ -162,6 +174,50 @@ impl Operator {
             && self.clock_set.is_none_or(|at| since(at) > BELIEVED);
         self.carrying = Some(Carrying { look: look.clone(), steps, made_for: pool, sure, failed: false });
         Some(look)
+    }
+
+    /// Judges pods by what they carry, or by what they answered.
+    pub(crate) fn judge(
+        &mut self,
+        pods: &[PodView],
+        outage: bool,
+        rules: claims::Rules,
+        now: Timestamp,
+    ) -> (Option<Hearing>, claims::Seen) {
+        let memory = &mut self.memory;
+        match &mut self.prober {
+            Some(prober) => {
+                let (hearing, claims) = prober.judge(pods, rules, memory, now);
+                (Some(hearing), claims)
+            }
+            None => (None, judge_all(pods, &BusyProbe::default(), outage, rules, memory, now)),
+        }
+    }
+
+    /// Asks pods that it knows, chosen by a number or all. Tells nothing: answers are heard later.
+    pub fn ask(&mut self, choice: Option<usize>, world: &World<'_>) {
+        let Some(prober) = &mut self.prober else { return };
+        let number = self.pods.iter().count().max(1);
+        for (i, pod) in self.pods.iter().enumerate() {
+            if choice.is_none_or(|choice| choice % number == i) {
+                prober.ask(pod, world, &self.memory, self.clock);
+            }
+        }
+    }
+
+    /// Asks the pods of a member that is about to go once more, unless that is done.
+    pub(crate) fn ask_last(&mut self, removal: &Action, pods: &[PodView], world: &World<'_>) {
+        if let (Some(prober), Action::Remove { uid, reason, .. }) = (&mut self.prober, removal) {
+            prober.ask_last(uid, *reason, pods, world, &self.memory, self.clock);
+        }
+    }
+
+    /// What those pods said, and whether the member goes.
+    pub(crate) fn last_words(&mut self, removal: &Action, now: Timestamp) -> (Vec<LastWord>, bool) {
+        match (&mut self.prober, removal) {
+            (Some(prober), Action::Remove { uid, .. }) => prober.last_words(uid, now, self.clock),
+            _ => (Vec::new(), true),
+        }
     }
 
     /// The next write of its plan, unless the plan has become void (I4); none = it is done.
@@ -182,6 +238,8 @@ impl Operator {
         let overlay = &mut self.memory.overlay;
         let mut failed = false;
         match (action, answer) {
+            // After a few unclear answers it is unknown, and another one may go.
+            (_, Answer::Spared) => failed = true,
             (Action::Create { .. }, Answer::Made(pod)) => {
                 overlay.made(pod.clone(), now);
                 (self.refused, self.refusals) = (None, 0);
@@ -223,6 +281,9 @@ impl Operator {
     pub fn rest(&mut self, true_now: Timestamp) {
         let now = true_now + self.clock;
         let Some(done) = self.carrying.take() else { return };
+        if let Some(prober) = &mut self.prober {
+            prober.end_plan();
+        }
         let again = done.failed.then(|| now + AGAIN);
         let refused = self.refused.filter(|at| *at > now);
         self.wake = [done.look.plan.wake_at, self.memory.overlay.wake_at(now), again, refused]

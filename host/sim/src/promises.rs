@@ -5,14 +5,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use stoker_core::asked::Outcome;
 use stoker_core::pool::{Action, RemovalReason};
 use stoker_core::verdict::Verdict;
 use stoker_core::{Phase, PodView};
 
+use crate::asking::{Hearing, LastWord};
 use crate::cluster::Cluster;
 use crate::look::{Look, Says};
 use crate::operator::{Answer, Done, Fate};
-use crate::pods::{says_busy, start};
+use crate::pods::start;
 
 /// How a promise was broken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,10 +32,10 @@ macro_rules! hold {
     };
 }
 
-/// What a pod does, told from the pod alone.
+/// What a pod does, told from the pod alone, if pods are not asked.
 fn does(pod: &PodView, outage: bool) -> Verdict {
     let ready = pod.conditions.iter().find(|c| c.type_ == "Ready").map_or("False", |c| c.status.as_str());
-    match (says_busy(pod), ready) {
+    match (crate::pods::says_busy(pod), ready) {
         (false, "False") if pod.phase != Phase::Unknown => Verdict::Starting,
         _ if outage => Verdict::Unknown,
         (true, _) => Verdict::Busy,
@@ -45,18 +47,45 @@ fn does(pod: &PodView, outage: bool) -> Verdict {
 /// I3: who counts as what is what the pods say.
 fn of_counts(look: &Look) -> Kept {
     for pod in &look.pods {
-        let (says, verdict) = (does(pod, look.outage), look.verdicts.get(&pod.uid));
-        hold!(verdict == Some(&says), "I3: a {says:?} pod is taken to be {verdict:?}: {pod:?}");
+        let verdict = look.verdicts.get(&pod.uid).copied();
+        if let Some(hearing) = &look.hearing {
+            of_hearing(hearing, pod, verdict)?;
+            continue;
+        }
+        let says = does(pod, look.outage);
+        hold!(verdict == Some(says), "I3: a {says:?} pod is taken to be {verdict:?}: {pod:?}");
     }
     let alive = |wanted: Verdict| {
-        let counts =
-            |p: &&PodView| !p.terminating && !p.phase.is_terminal() && does(p, look.outage) == wanted;
-        look.pods.iter().filter(counts).count()
+        let says = |p: &PodView| look.verdicts.get(&p.uid) == Some(&wanted);
+        look.pods.iter().filter(|p| !p.terminating && !p.phase.is_terminal() && says(p)).count()
     };
     let counts = &look.counts;
     let counted = [counts.idle + counts.displaced, counts.busy, counts.starting, counts.unknown];
     let truth = [Verdict::Idle, Verdict::Busy, Verdict::Starting, Verdict::Unknown].map(alive);
     hold!(counted.map(|n| n as usize) == truth, "I3: {truth:?} pods are counted as {counted:?}");
+    Ok(())
+}
+
+/// What is made of a pod that is asked, by what was heard of it.
+fn of_hearing(hearing: &Hearing, pod: &PodView, verdict: Option<Verdict>) -> Kept {
+    let (rules, heard) = (hearing.rules, hearing.heard.get(&pod.uid).copied().unwrap_or_default());
+    hold!(!heard.namesake, "I1: what its namesake wrote is taken for its answer: {pod:?}");
+    let fresh = |asked| hearing.now.duration_since(asked).abs() <= rules.period * 3;
+    let lost = heard.unclear >= rules.threshold || heard.clear.is_some_and(|(_, asked)| !fresh(asked));
+    let stands = heard.clear.map(|(outcome, _)| outcome).filter(|_| !lost);
+    let free = matches!(stands, Some(Outcome::Idle | Outcome::Starting));
+    let kept = match verdict {
+        Some(Verdict::Busy) => stands == Some(Outcome::Busy) || lost && rules.lost_is_busy,
+        _ if stands == Some(Outcome::Busy) => false,
+        Some(Verdict::Idle) => stands == Some(Outcome::Idle) && pod.ready(),
+        // One that was Ready is starting only by its own word, or when it has just become it and may yet answer.
+        Some(Verdict::Starting) => {
+            !heard.ready || free || !lost && heard.clear.is_none() && heard.before == Some(Verdict::Starting)
+        }
+        Some(Verdict::Unknown) => !(free && pod.ready()),
+        None => false,
+    };
+    hold!(kept, "I1, I3: taken to be {verdict:?} by {heard:?}: {pod:?}");
     Ok(())
 }
 
@@ -123,7 +152,9 @@ fn of_removal(look: &Look, action: &Action) -> Kept {
             return Ok(());
         }
         RemovalReason::Replaced(_) | RemovalReason::Drained => {
-            verdict == Verdict::Idle || (verdict == Verdict::Starting && !pod.ready())
+            // One that is asked may be Ready already, and is asked once more before it goes.
+            let ready = pod.ready() && look.hearing.is_none();
+            verdict == Verdict::Idle || (verdict == Verdict::Starting && !ready)
         }
         RemovalReason::Surplus | RemovalReason::SurplusUnscheduled => {
             verdict == Verdict::Idle || (verdict == Verdict::Starting && pod.node.is_none())
@@ -171,13 +202,28 @@ pub fn of_write(cluster: &Cluster, done: &Done) -> Kept {
             let changed = cluster.removed_by.get(uid) == Some(&op.life);
             if let Some(before) = done.before.as_ref().filter(|p| changed && !p.terminating && &p.uid == uid)
             {
-                let free = before.phase.is_terminal() || before.force_remove() || !says_busy(before);
-                hold!(free, "I1: a busy pod is removed as {reason:?}: {before:?}");
+                let anyway = before.phase.is_terminal() || before.force_remove();
+                if !anyway && !of_last_word(cluster, before, &done.last_words)? {
+                    hold!(!cluster.is_busy(before), "I1: a busy pod is removed as {reason:?}: {before:?}");
+                }
             }
             of_shrinking(cluster, done)
         }
         _ => Ok(()),
     }
+}
+
+/// I1: a pod that is asked goes only if its last word was that it is idle, so that it was not at work when it was asked.
+/// Tells whether it was asked: from then on it may have taken up work.
+pub fn of_last_word(cluster: &Cluster, before: &PodView, words: &[LastWord]) -> Result<bool, Broken> {
+    let Some(servers) = &cluster.servers else { return Ok(false) };
+    let word = words.iter().find(|word| word.uid == before.uid);
+    hold!(word.is_some() || !servers.was_ready(&before.uid), "I1: {before:?} goes, and was not asked before");
+    let Some(word) = word else { return Ok(false) };
+    hold!(word.answer.outcome == Outcome::Idle, "I1: {before:?} goes, and its last word was {word:?}");
+    let busy = servers.busy_since(&before.uid).filter(|since| *since < word.sent);
+    hold!(busy.is_none(), "I1: {before:?} goes, at work since {busy:?}: {word:?}");
+    Ok(true)
 }
 
 fn of_creation(cluster: &Cluster, done: &Done, slot: u32) -> Kept {
@@ -239,6 +285,7 @@ pub fn of_rest(cluster: &mut Cluster) -> Result<Vec<Arc<Look>>, Broken> {
     }
     cluster.add_node("node-0");
     cluster.cordon("node-0", false);
+    cluster.heal();
     let mut last = vec![None; cluster.operators.len()];
     // A maximum's worth of pods made and removed, the longest delays and back-offs, with room to spare.
     for _ in 0..400 {
@@ -248,9 +295,11 @@ pub fn of_rest(cluster: &mut Cluster) -> Result<Vec<Arc<Look>>, Broken> {
             cluster.schedule(&name, 0);
             cluster.change(&name, start);
         }
+        cluster.notice();
         for (operator, last) in last.iter_mut().enumerate() {
             while cluster.act(operator, Fate::Passes).is_some() {}
             cluster.tell_all(operator);
+            cluster.ask_all(operator);
             let Some(op) = cluster.operators.get(operator) else { continue };
             let now = cluster.now + op.clock;
             if !(op.due || last.is_none() || op.wake.is_some_and(|at| at <= now)) {
@@ -273,8 +322,11 @@ pub fn of_rest(cluster: &mut Cluster) -> Result<Vec<Arc<Look>>, Broken> {
             cluster.operators.iter().filter_map(|op| Some(op.wake?.duration_since(cluster.now + op.clock)));
         let Some(wait) = waits.min() else {
             cluster.pass(SignedDuration::from_hours(1));
-            let looks: Vec<_> =
-                (0..cluster.operators.len()).filter_map(|operator| cluster.look(operator)).collect();
+            let mut looks = Vec::new();
+            for operator in 0..cluster.operators.len() {
+                cluster.ask_all(operator);
+                looks.extend(cluster.look(operator));
+            }
             let waits = looks.iter().find(|l| !l.plan.actions.is_empty() || l.plan.wake_at.is_some());
             hold!(waits.is_none(), "I10: something turns up by itself an hour later: {waits:?}");
             return Ok(looks);

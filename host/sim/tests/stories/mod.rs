@@ -1,6 +1,7 @@
 //! What can happen in a story, and how it happens in the simulated cluster.
 #![allow(dead_code)]
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,10 +10,13 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 use stoker_api::keys;
 use stoker_core::PodView;
-use stoker_core::pool::{Action, Placement};
+use stoker_core::pool::{Action, Placement, RemovalReason};
 use stoker_core::verdict::Verdict;
 use stoker_sim::pods::{BUSY, end, set, start};
 use stoker_sim::{Clocks, Cluster, Fate, Look, Says, Spec, promises};
+
+/// How late a watch is at most where it must not be later than an operator believes in its own doings.
+const LATE: SignedDuration = SignedDuration::from_secs(10);
 
 /// One thing that happens. Pods, nodes and operators are chosen by a number, modulo how many there are.
 #[derive(Clone, Debug)]
@@ -152,7 +156,8 @@ pub fn seconds() -> impl Strategy<Value = i64> {
     prop_oneof![3 => Just(0), 1 => -3..3i64, 1 => -90..90i64, 1 => -100_000..100_000i64]
 }
 
-fn happens() -> impl Strategy<Value = Happens> {
+/// Anything that may happen.
+pub fn happens() -> impl Strategy<Value = Happens> {
     use Happens::{
         Acts, ActsOn, ClockSet, Cordoned, Deleted, Ends, Flips, Forced, Gone, Looks, NodeJoins, NodeLost,
         NodeRemoved, Outage, Policy, Ready, Relists, RemovesUnanswered, Respecified, Restarts, Scheduled,
@@ -287,7 +292,7 @@ pub fn happen(cluster: &mut Cluster, what: Happens) -> Result<Option<Arc<Look>>,
 }
 
 /// How many writes come before an operator's next removal, and the pod that it removes.
-fn next_removal(cluster: &Cluster, operator: usize) -> Option<(usize, String)> {
+pub fn next_removal(cluster: &Cluster, operator: usize) -> Option<(usize, String)> {
     let steps = &cluster.operators[operator].carrying.as_ref()?.steps;
     steps.iter().enumerate().find_map(|(before, step)| match step {
         Action::Remove { name, .. } => Some((before, name.clone())),
@@ -342,4 +347,65 @@ fn act(cluster: &mut Cluster, operator: usize, fate: Fate) -> Result<(), TestCas
         }
         None => Ok(()),
     }
+}
+
+/// Everything comes to rest at the target.
+pub fn rests(cluster: &mut Cluster) -> Result<Vec<Arc<Look>>, TestCaseError> {
+    cluster.outage = false;
+    let spec = cluster.pool().map(|pool| pool.spec).unwrap_or_default();
+    // Standby that grows stale is replaced for ever.
+    cluster.respecify(Spec { paused: false, max_idle: None, ..spec });
+    if cluster.pool().is_some_and(|pool| pool.says == Says::Fails) {
+        // Each leader would hold its own last good target, and undo what the other does.
+        cluster.operators.truncate(1);
+    }
+    let looks = promises::of_rest(cluster)?;
+    let busy = cluster.pods.iter().filter(|p| cluster.is_busy(p)).count();
+    prop_assert!(cluster.pods.iter().all(|p| p.alive() && p.ready()));
+    for look in &looks {
+        let target = if look.draining { 0 } else { look.decision.applied as usize };
+        prop_assert_eq!(cluster.pods.len(), target.max(busy), "target {}, busy {}: {:?}", target, busy, look);
+        prop_assert!(look.draining || look.unfit == 0, "idle, and not as it should be: {look:?}");
+    }
+    let told = |name: &str, key| cluster.pods.get(name).and_then(|p| p.labels.get(key)).map(String::as_str);
+    for pod in cluster.pods.iter().filter(|_| spec.labels) {
+        let state = if cluster.is_busy(pod) { "busy" } else { "idle" };
+        prop_assert_eq!(told(&pod.name, keys::STATE), Some(state), "{:?}", pod);
+    }
+    Ok(looks)
+}
+
+/// Lets things happen to a pool at rest of some size while nothing can be told of its pods: only those that ended go,
+/// and only they are replaced (I3).
+pub fn only_ended_pods_go<H>(
+    cluster: &mut Cluster,
+    size: usize,
+    during: impl Iterator<Item = H>,
+    mut happen: impl FnMut(&mut Cluster, H) -> Result<Option<Arc<Look>>, TestCaseError>,
+) -> Result<(), TestCaseError> {
+    let alive = |c: &Cluster| {
+        let alive = c.pods.iter().filter(|p| p.alive());
+        alive.map(|p| p.uid.clone()).collect::<HashSet<_>>()
+    };
+    let ends = |c: &Cluster| c.pods.iter().filter(|p| p.phase.is_terminal()).map(|p| p.uid.clone()).collect();
+    let before: HashSet<String> = ends(cluster);
+    let (mut ended, made_before) = (HashSet::new(), cluster.made_by.len());
+    for what in during {
+        if cluster.operators[0].pods.late_since(&cluster.pods).is_some_and(|at| at + LATE < cluster.now) {
+            // What it did itself is believed as long.
+            cluster.operators[0].pods.deliver(&cluster.pods, usize::MAX);
+        }
+        let look = happen(cluster, what)?;
+        ended.extend(ends(cluster).difference(&before).cloned());
+        for action in look.iter().flat_map(|look| &look.plan.actions) {
+            match action {
+                Action::Create { .. } | Action::Mark { .. } => {}
+                Action::Remove { reason, .. } => prop_assert_eq!(*reason, RemovalReason::Finished),
+            }
+        }
+        let created = cluster.made_by.len() - made_before;
+        prop_assert!(created <= ended.len(), "{created} made, {ended:?} ended");
+        prop_assert!(alive(cluster).len() <= size);
+    }
+    Ok(())
 }
