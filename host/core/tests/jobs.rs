@@ -3,15 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use stoker_api::BusyProbe;
 use stoker_core::pool::jobs::{
     Finished, History, JobPods, JobView, RemovalStep, beyond_history, remember_jobs, removal,
 };
 use stoker_core::pool::successions::Successions;
-use stoker_core::pool::{JobCounts, Memory, Snapshot};
+use stoker_core::pool::{JobCounts, Memory, Settings, Snapshot};
 use stoker_core::verdict::{Judgement, PodMemories, Verdict, judge, remember};
 use stoker_core::{Phase, PodView};
 use stoker_sim::pods::{self, at, busy, in_phase, pod, ready, schedule};
+use stoker_sim::{Look, Says, Spec, decide_and_plan};
 
 fn job(slot: u32, parallelism: u32) -> JobView {
     JobView {
@@ -160,6 +162,68 @@ fn i2_a_finished_job_that_vanished_goes_on_naming_its_successor_and_then_its_slo
     early.note(&[], &[older()], at(112));
     early.note(&[], &[], at(172));
     assert_eq!(early.predecessor(3), None);
+}
+
+#[test]
+fn i2_one_that_went_unfinished_leaves_the_name_to_the_one_before_for_who_saw_it_and_who_did_not() {
+    let done = || finished(3, true, 10);
+    let next = || JobView { uid: "next".to_owned(), created: at(20), ..job(3, 1) };
+    let (mut saw, mut missed) = (Successions::default(), Successions::default());
+    saw.note(&[done()], &[], at(10));
+    missed.note(&[done()], &[], at(10));
+    // Given a finished Job that is gone, and its successor, which somebody deletes,
+    saw.note(&[next()], &[done()], at(21));
+    missed.note(&[], &[done()], at(21));
+    saw.note(&[], &[done(), next()], at(22));
+    // then both operators give the next one the same name, and leave the slot alone at the same time.
+    assert_eq!((saw.predecessor(3), missed.predecessor(3)), (Some("job-3"), Some("job-3")));
+    assert_eq!(saw.resting(at(52)), missed.resting(at(52)));
+    assert_eq!(saw.resting(at(52)).len(), 1);
+    // One that is there and works does not let its slot rest.
+    saw.note(&[next()], &[done()], at(53));
+    assert_eq!(saw.resting(at(53)).len(), 0);
+}
+
+/// A look at a pool of Jobs of which none is there.
+fn empty(memory: &mut Memory, maximum: u32, now: Timestamp) -> Look {
+    let spec = Spec { idle: 1, maximum, ..Spec::default() };
+    let settings = Settings { keep_ended: true, ..spec.settings() };
+    memory.keep_time(now);
+    memory.successions.note(&[], &[], now);
+    decide_and_plan(Vec::new(), &PodMemories::new(), &Says::Nothing, spec, &settings, memory, now)
+}
+
+#[test]
+fn i2_a_slot_that_was_tried_is_tried_again_under_the_tried_name_while_it_rests() {
+    // Given a slot that rests, as its finished Job is gone,
+    let mut memory = Memory::default();
+    memory.successions.note(&[finished(0, true, 10)], &[], at(10));
+    memory.successions.note(&[], &[finished(0, true, 10)], at(11));
+    assert_eq!(memory.successions.resting(at(41)).into_keys().collect::<Vec<_>>(), [0]);
+    assert_eq!(empty(&mut memory.clone(), 1, at(41)).creates(), [0u32; 0]);
+    assert_eq!(empty(&mut memory.clone(), 2, at(41)).creates(), [1], "there is another slot");
+    // when a Job may be there under a name that was tried,
+    memory.overlay.creation_unanswered(0, "tried", at(40));
+    // then that name is tried again, before any other slot is filled.
+    assert_eq!(empty(&mut memory, 2, at(41)).creates(), [0]);
+    assert_eq!(memory.job_name("pool", "uid", 0), "tried");
+    memory.overlay.not_made(0);
+    assert_ne!(memory.job_name("pool", "uid", 0), "tried");
+}
+
+#[test]
+fn a_resting_slot_that_holds_creation_back_is_told() {
+    let mut memory = Memory::default();
+    memory.successions.note(&[finished(0, true, 10)], &[], at(10));
+    memory.successions.note(&[], &[finished(0, true, 10)], at(11));
+    for (now, maximum, told) in [(40, 1, false), (41, 1, true), (70, 1, true), (71, 1, false), (41, 2, false)]
+    {
+        let plan = empty(&mut memory.clone(), maximum, at(now)).plan;
+        assert_eq!(plan.held_back.is_some(), told, "at {now}, {maximum} slots: {:?}", plan.held_back);
+        let words = format!("a finished Job is gone from its slot, which rests until {}", at(71));
+        assert!(plan.held_back.is_none_or(|why| why == words));
+        assert_eq!(plan.wake_at, told.then(|| at(71)));
+    }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use stoker_api::BusyProbe;
-use stoker_core::PodView;
 use stoker_core::pool::RemovalReason::Surplus;
 use stoker_core::pool::{Memory, Overlay};
+use stoker_core::{Phase, PodView};
 use stoker_sim::pods::{at, busy, pod, ready};
 use stoker_sim::{Look, Says, Spec, look};
 
@@ -43,6 +43,16 @@ fn a_namesake_that_the_watch_shows_is_not_seen_twice() {
     overlay.made(pod(1, at(0)), at(0));
     let namesake = PodView { uid: "another".to_owned(), ..pod(1, at(1)) };
     assert_eq!(sees(&mut overlay, &[namesake], 2), [(Some(1), false)]);
+}
+
+#[test]
+fn i2_one_that_was_made_is_seen_beside_a_namesake_that_has_ended() {
+    let mut overlay = Overlay::default();
+    // The name was free when it was made: the watch shows late what is gone, and that holds no slot where it is a Job.
+    let ended = PodView { uid: "ended".to_owned(), phase: Phase::Failed, ..pod(1, at(0)) };
+    overlay.made(pod(1, at(1)), at(1));
+    assert_eq!(sees(&mut overlay, &[ended], 2), [(Some(1), false), (Some(1), false)]);
+    assert_eq!(sees(&mut overlay, &[pod(1, at(1))], 3), [(Some(1), false)]);
 }
 
 #[test]

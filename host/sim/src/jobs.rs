@@ -398,12 +398,15 @@ impl JobCluster {
 
     /// Whether the names of a slot's Jobs may have misled two operators: a finished Job vanished from it that had been
     /// there for less than the time by which operators may act late, or an operator that has started since knows
-    /// nothing of it.
+    /// nothing of it, or one whose clock was set since forgot it early.
     pub fn names_may_mislead(&self, slot: u32, late: SignedDuration) -> bool {
+        let set = || self.operators.iter().filter_map(|o| o.op.clock_set);
         self.vanished.iter().any(|v| {
+            let since = |at: &Timestamp| *at >= v.gone && *at < v.gone + BELIEVED * 2;
             v.slot == Some(slot)
                 && (v.gone.duration_since(v.made) < late
-                    || self.started.iter().any(|at| *at >= v.gone && *at < v.gone + BELIEVED * 2))
+                    || self.started.iter().any(since)
+                    || set().any(|at| since(&at)))
         })
     }
 

@@ -21,6 +21,6 @@ pub mod store;
 pub use asking::{Asking, Manner, Mode, Servers};
 pub use cluster::{Clocks, Cluster};
 pub use jobs::{JobCluster, JobOperator, Work};
-pub use look::{Look, Says, Spec, look};
+pub use look::{Look, Says, Spec, decide_and_plan, look};
 pub use operator::{Answer, Done, Fate, Operator};
 pub use store::{Object, Refusal, Store, View};

@@ -251,7 +251,7 @@ pub(crate) fn judge_all(
 }
 
 /// Counts, decides and plans for members that are judged.
-pub(crate) fn decide_and_plan(
+pub fn decide_and_plan(
     pods: Vec<PodView>,
     memories: &PodMemories,
     says: &Says,

@@ -130,8 +130,11 @@ impl Overlay {
             Some(uid) => !uids.contains(uid) && !went(uid),
             None => !names.contains(tried.name.as_str()),
         });
-        // A namesake that the watch shows is another pod; one of both is gone.
-        let unseen = self.made.iter().filter(|(_, made)| !names.contains(made.name.as_str()));
+        // A namesake that the watch shows is another pod; one of both is gone. If that one has ended, it may be the one:
+        // a Job that has ended holds no slot, and another would be made beside the one that is there.
+        let goes_on = pods.iter().filter(|p| !p.phase.is_terminal());
+        let taken: HashSet<&str> = goes_on.map(|p| p.name.as_str()).collect();
+        let unseen = self.made.iter().filter(|(_, made)| !taken.contains(made.name.as_str()));
         let unseen: Vec<PodView> = unseen.map(|(_, made)| made.clone()).collect();
         pods.extend(unseen);
 

@@ -212,6 +212,13 @@ pub fn plan(
             && let Some(until) = resting.values().min()
         {
             wake_at = earlier(wake_at, *until);
+            let none = BTreeMap::new();
+            let rested = free_slots(snapshot.pods, settings, &memory.overlay, &none, paced, now);
+            if rested.len() > free.len() && held_back.is_none() {
+                // Another leader may not have seen yet what was there, and give its successor another name (I2).
+                held_back =
+                    Some(format!("a finished Job is gone from its slot, which rests until {until:.0}"));
+            }
         }
         memory.pace.took(free.len(), now);
         actions.extend(free.into_iter().map(|slot| Action::Create { slot }));

@@ -208,6 +208,8 @@ pub fn status(
     let was_ready = previous.observed_generation == generation && is_true(&previous.conditions, "Ready");
     let filled = counts.current >= decision.applied && counts.starting == 0;
     let stalled = stalled(members, plan, keeps_failing, facts);
+    let held_back = plan.held_back.as_ref().filter(|_| stalled.is_none());
+    let held_back = held_back.map(|why| format!(": {why}")).unwrap_or_default();
     let ready = was_ready || (filled && facts.template_error.is_none());
     if about.paused {
         c.set(
@@ -224,13 +226,14 @@ pub fn status(
     } else if let Some((reason, words)) = &stalled {
         c.set("Ready", false, reason, words.clone());
     } else {
-        let words = format!("{} of {} {members} are Ready", counts.ready, decision.applied);
+        let words = format!("{} of {} {members} are Ready{held_back}", counts.ready, decision.applied);
         c.set("Ready", false, "Filling", words);
     }
     if counts.idle > 0 {
         c.set("StandbyAvailable", true, "Idle", format!("at least one of the {members} is idle and Ready"));
     } else {
-        c.set("StandbyAvailable", false, "NoneIdle", format!("none of the {members} is idle and Ready"));
+        let words = format!("none of the {members} is idle and Ready{held_back}");
+        c.set("StandbyAvailable", false, "NoneIdle", words);
     }
     if !ready && stalled.is_none() && !about.paused {
         c.set("Reconciling", true, "Filling", format!("{members} of this generation are starting"));
