@@ -341,8 +341,9 @@ impl Prober {
         self.answers.retain(|uid, _| present.contains(uid.as_str()));
         self.heard.retain(|uid, _| present.contains(uid.as_str()));
         self.told.retain(|uid, _| present.contains(uid.as_str()));
-        let rules = self.asking.rules;
-        let one = |p: &PodView| judge_asked(p, rules, self.answers.get(&p.uid), memory.pods.get(&p.uid), now);
+        let asking = self.asking.rules;
+        let one =
+            |p: &PodView| judge_asked(p, asking, self.answers.get(&p.uid), memory.pods.get(&p.uid), now);
         let by_probe: Vec<Judgement> = pods.iter().map(one).collect();
         let mut judged = by_probe.clone();
         let claims = claims::judge(pods, &mut judged, rules, now);

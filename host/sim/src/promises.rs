@@ -82,6 +82,8 @@ fn of_hearing(hearing: &Hearing, pod: &PodView, verdict: Option<Verdict>) -> Kep
         Some(Verdict::Starting) => {
             !heard.ready || free || !lost && heard.clear.is_none() && heard.before == Some(Verdict::Starting)
         }
+        // No pod is claimed here.
+        Some(Verdict::Claimed) => false,
         Some(Verdict::Unknown) => !(free && pod.ready()),
         None => false,
     };
