@@ -185,6 +185,19 @@ pub fn judge(pods: &[PodView], says: &mut [Judgement], rules: Rules, now: Timest
     seen
 }
 
+/// Judges pods that somebody is about to claim, in the version in which they were seen: as if the claim were there. True
+/// = there are some.
+pub fn on_offer(pods: &[PodView], says: &mut [Judgement], offered: &HashMap<String, String>) -> bool {
+    let mut some = false;
+    for (pod, judgement) in pods.iter().zip(says) {
+        if judgement.verdict == Verdict::Idle && offered.get(&pod.uid) == Some(&pod.resource_version) {
+            claimed(judgement, "about to be claimed".to_owned());
+            some = true;
+        }
+    }
+    some
+}
+
 fn claimed(judgement: &mut Judgement, reason: String) {
     if !matches!(judgement.verdict, Verdict::Busy | Verdict::Unknown) {
         judgement.verdict = Verdict::Claimed;

@@ -253,6 +253,8 @@ async fn admitted(
         return Err(Denied::Unknown("there is none".to_owned()).into());
     };
     let account = server.gate.account(token.trim()).await?;
+    // Right after a start nobody knows which pools there are, nor which claims.
+    server.context.listed().await;
     let key = |kind| Key { kind, namespace: namespace.to_owned(), name: name.to_owned() };
     let kinds = match which.kind.as_deref() {
         None => vec![Kind::HotStandbyDeployment, Kind::HotStandbyJob],
@@ -275,9 +277,13 @@ async fn admitted(
 
 /// The body of a request; an empty one is an empty object.
 fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Reply> {
-    let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
-    serde_json::from_slice(text)
-        .map_err(|error| Reply::new(StatusCode::BAD_REQUEST, "BadRequest", format!("the body: {error}")))
+    let refused = |why: String| Reply::new(StatusCode::BAD_REQUEST, "BadRequest", format!("the body: {why}"));
+    let text: &[u8] = match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None => b"{}",
+        Some(b'{') => bytes,
+        Some(_) => return Err(refused("it must be a JSON object".to_owned())),
+    };
+    serde_json::from_slice(text).map_err(|error| refused(error.to_string()))
 }
 
 async fn claim(

@@ -148,6 +148,12 @@ async fn alone(context: &Arc<Context>, wanted: Wanted) -> Outcome {
 
 async fn by_token(context: &Arc<Context>, wanted: Wanted, token: String) -> Outcome {
     let key = (wanted.pool.uid().to_owned(), token.clone());
+    // The watch may be late to show its release.
+    if let Some(bound) = held(context, &wanted.pool, &token)
+        && let Ok(bound) = find(context, &wanted.pool, &bound.claim.id).await
+    {
+        return Ok(bound);
+    }
     let mut outcome = {
         let mut tokens = context.claims.tokens();
         tokens.retain(|_, (since, outcome)| {
@@ -155,8 +161,6 @@ async fn by_token(context: &Arc<Context>, wanted: Wanted, token: String) -> Outc
         });
         if let Some((_, outcome)) = tokens.get(&key) {
             outcome.clone()
-        } else if let Some(bound) = held(context, &wanted.pool, &token) {
-            return Ok(bound);
         } else {
             let (tell, outcome) = watch::channel(None);
             tokens.insert(key.clone(), (Instant::now(), outcome.clone()));
@@ -210,17 +214,14 @@ async fn bind(
         if deleting {
             return Err(Refused::Deleted(key.to_string()));
         }
-        let Some((mut offer, at_hand)) = context.desk.wait(pool.uid(), place, &wanted.selector, MAX_WAITING)
-        else {
-            return Err(Refused::Full(key.to_string()));
-        };
-        if !at_hand.offered() {
+        let patient = !patience.is_zero();
+        let waits = context.desk.wait(pool.uid(), place, &wanted.selector, patient, MAX_WAITING);
+        let Some((mut offer, waits)) = waits else { return Err(Refused::Full(key.to_string())) };
+        if waits {
             context.trigger(&key);
-            if !at_hand.looked() {
-                patience = patience.max(LOOKED);
-            }
         }
-        let left = patience.saturating_sub(began.elapsed());
+        let left =
+            patience.max(if patient { Duration::ZERO } else { LOOKED }).saturating_sub(began.elapsed());
         let offered = tokio::select! {
             biased;
             offered = &mut offer => Some(offered.ok()),
@@ -241,11 +242,25 @@ async fn bind(
                 }
             }
         };
-        let Some(pod) = offered else { return Err(Refused::Deleted(key.to_string())) };
-        if let Some(outcome) = write(context, wanted, &pod).await {
-            return outcome;
+        let Some(pod) = offered else {
+            if patient {
+                return Err(Refused::Deleted(key.to_string()));
+            }
+            // The policy is to see that one was missed.
+            context.trigger(&key);
+            return Err(Refused::NoStandby(key.to_string()));
+        };
+        match write(context, wanted, &pod).await {
+            Some(Ok(bound)) => return Ok(bound),
+            Some(Err(refused)) => {
+                context.desk.refused(pool.uid(), &pod);
+                return Err(refused);
+            }
+            None => {
+                context.desk.refused(pool.uid(), &pod);
+                context.metrics.claims.conflict();
+            }
         }
-        context.metrics.claims.conflict();
         // Which is the one that changed, and what it is now, a look tells.
         patience = patience.max(began.elapsed() + LOOKED);
     }

@@ -12,6 +12,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource};
 use stoker_api::{HotStandbyDeployment, HotStandbyJob};
 use stoker_policy::{CompileLimits, HostOptions, PolicyHost};
+use tokio::sync::watch;
 
 use crate::again::Unfinished;
 use crate::claims::Claims;
@@ -61,12 +62,18 @@ pub struct Looked<K: PoolKind> {
     trigger: mpsc::UnboundedSender<ObjectRef<K>>,
     triggers: Mutex<Option<mpsc::UnboundedReceiver<ObjectRef<K>>>>,
     objects: OnceLock<Store<K>>,
+    listed: watch::Sender<bool>,
 }
 
 impl<K: PoolKind> Default for Looked<K> {
     fn default() -> Self {
         let (trigger, triggers) = mpsc::unbounded();
-        Self { trigger, triggers: Mutex::new(Some(triggers)), objects: OnceLock::new() }
+        Self {
+            trigger,
+            triggers: Mutex::new(Some(triggers)),
+            objects: OnceLock::new(),
+            listed: watch::channel(false).0,
+        }
     }
 }
 
@@ -81,6 +88,16 @@ impl<K: PoolKind> Looked<K> {
     pub fn take_triggers(&self) -> mpsc::UnboundedReceiver<ObjectRef<K>> {
         let taken = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
         taken.unwrap_or_else(|| mpsc::unbounded().1)
+    }
+
+    /// Notes that every object has been listed once.
+    pub fn note_listed(&self) {
+        self.listed.send_if_modified(|listed| !std::mem::replace(listed, true));
+    }
+
+    /// Waits until every object has been listed once. The store's own way to wait wakes one of several that wait.
+    async fn listed(&self) {
+        self.listed.subscribe().wait_for(|listed| *listed).await.ok();
     }
 
     fn trigger(&self, key: &Key) {
@@ -269,6 +286,15 @@ impl Context {
     pub async fn children_listed(&self) {
         self.pods.ready().await;
         self.jobs.ready().await;
+    }
+
+    /// Waits until every pool and every child has been listed once.
+    pub async fn listed(&self) {
+        self.children_listed().await;
+        for scope in &self.scopes {
+            scope.deployments.listed().await;
+            scope.jobs.listed().await;
+        }
     }
 
     /// How many pools are remembered.

@@ -12,6 +12,9 @@ use tokio::sync::oneshot;
 /// How long a pool's standby is kept at hand after its last claim.
 const KEPT: Duration = Duration::from_secs(600);
 
+/// How long a pod that could not be had is not offered again although it looks the same.
+const REFUSED: Duration = Duration::from_secs(5);
+
 /// What a pod must have.
 pub type Labels = BTreeMap<String, String>;
 
@@ -38,11 +41,24 @@ struct Queue {
     standby: Vec<Arc<PodView>>,
     /// Standby has been told since the queue began.
     told: bool,
-    /// Pods that were offered, with the version in which they were seen: not offered again in that one.
-    offered: HashMap<String, String>,
+    /// Pods that were offered, by UID: not offered again in the version in which they were seen.
+    offered: HashMap<String, Offered>,
     waiting: BTreeMap<u64, Waiting>,
     misses: u32,
     last: Option<Instant>,
+}
+
+struct Offered {
+    version: String,
+    /// Since when it is known that it could not be had in this version; None = it is being tried.
+    refused: Option<Instant>,
+}
+
+impl Offered {
+    /// Whether it stays so, given the version in which the pod is seen now.
+    fn stands(&self, seen: Option<&&str>) -> bool {
+        seen == Some(&self.version.as_str()) && self.refused.is_none_or(|at| at.elapsed() < REFUSED)
+    }
 }
 
 struct Waiting {
@@ -50,6 +66,8 @@ struct Waiting {
     selector: Labels,
     /// Gone once a pod is offered.
     offer: oneshot::Sender<Arc<PodView>>,
+    /// It waits for a pod; else only to learn whether one stands by.
+    patient: bool,
     missed: bool,
 }
 
@@ -71,7 +89,7 @@ impl Queue {
             let Some(claim) = self.waiting.remove(&number) else { continue };
             let version = pod.resource_version.clone();
             if claim.offer.send(pod.clone()).is_ok() {
-                self.offered.insert(pod.uid.clone(), version);
+                self.offered.insert(pod.uid.clone(), Offered { version, refused: None });
             } else {
                 self.standby.insert(place, pod);
             }
@@ -81,28 +99,8 @@ impl Queue {
                 claim.missed = true;
                 self.misses = self.misses.saturating_add(1);
             }
+            self.waiting.retain(|_, claim| claim.patient);
         }
-    }
-}
-
-/// Whether a pod was at hand for a claim that came to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AtHand {
-    /// One is offered.
-    Offered,
-    /// None stands by.
-    None,
-    /// The pool was not looked at for a while, so that nobody knows.
-    Unknown,
-}
-
-impl AtHand {
-    pub fn offered(self) -> bool {
-        self == Self::Offered
-    }
-
-    pub fn looked(self) -> bool {
-        self != Self::Unknown
     }
 }
 
@@ -121,15 +119,17 @@ impl Desk {
         Place(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed), Instant::now())
     }
 
-    /// Waits at a place for a pod with these labels; whoever drops the receiver waits no longer. None = so many wait
-    /// already.
+    /// Waits at a place for a pod with these labels; whoever drops the receiver waits no longer. Who has no patience is
+    /// told by the drop of the sender that none stands by. True = it waits, so that the pool must be
+    /// looked at; None = so many wait already.
     pub fn wait(
         &self,
         pool: &str,
         place: Place,
         selector: &Labels,
+        patient: bool,
         most: usize,
-    ) -> Option<(oneshot::Receiver<Arc<PodView>>, AtHand)> {
+    ) -> Option<(oneshot::Receiver<Arc<PodView>>, bool)> {
         let mut pools = self.pools();
         let queue = pools.entry(pool.to_owned()).or_default();
         queue.last = Some(Instant::now());
@@ -138,15 +138,29 @@ impl Desk {
             return None;
         }
         let (offer, offered) = oneshot::channel();
-        let claim = Waiting { since: place.1, selector: selector.clone(), offer, missed: false };
+        let claim = Waiting { since: place.1, selector: selector.clone(), offer, patient, missed: false };
         queue.waiting.insert(place.0, claim);
         queue.serve();
-        let at_hand = match queue.waiting.contains_key(&place.0) {
-            false => AtHand::Offered,
-            true if queue.told => AtHand::None,
-            true => AtHand::Unknown,
-        };
-        Some((offered, at_hand))
+        let waits = queue.waiting.contains_key(&place.0);
+        Some((offered, waits))
+    }
+
+    /// A pod that was offered could not be had.
+    pub fn refused(&self, pool: &str, pod: &PodView) {
+        let mut pools = self.pools();
+        let offered = pools.get_mut(pool).and_then(|queue| queue.offered.get_mut(&pod.uid));
+        if let Some(offered) = offered.filter(|offered| offered.version == pod.resource_version) {
+            offered.refused = Some(Instant::now());
+        }
+    }
+
+    /// Pods of a pool that are being tried, by UID, with the version in which they were seen. What they do is not known
+    /// before that has ended.
+    pub fn on_offer(&self, pool: &str) -> HashMap<String, String> {
+        let pools = self.pools();
+        let tried = pools.get(pool).into_iter().flat_map(|queue| &queue.offered);
+        let tried = tried.filter(|(_, offered)| offered.refused.is_none());
+        tried.map(|(uid, offered)| (uid.clone(), offered.version.clone())).collect()
     }
 
     /// Whether somebody claims from a pool, so that its standby is worth telling.
@@ -171,7 +185,7 @@ impl Desk {
         let Some(queue) = pools.get_mut(pool) else { return };
         if !queue.offered.is_empty() {
             let versions: HashMap<&str, &str> = seen.collect();
-            queue.offered.retain(|uid, version| versions.get(uid.as_str()) == Some(&version.as_str()));
+            queue.offered.retain(|uid, offered| offered.stands(versions.get(uid.as_str())));
         }
         let offered = &queue.offered;
         queue.standby = standby.into_iter().filter(|pod| !offered.contains_key(&pod.uid)).collect();
@@ -244,7 +258,7 @@ mod tests {
     }
 
     fn wait(desk: &Desk, place: Place) -> oneshot::Receiver<Arc<PodView>> {
-        desk.wait("pool", place, &Labels::new(), MANY).unwrap().0
+        desk.wait("pool", place, &Labels::new(), true, MANY).unwrap().0
     }
 
     fn offered(receiver: &mut oneshot::Receiver<Arc<PodView>>) -> Option<String> {
@@ -282,11 +296,27 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_is_being_tried_is_on_offer_until_it_changes_or_cannot_be_had() {
+        let desk = Desk::default();
+        let mut claims: Vec<_> = (0..2).map(|_| wait(&desk, desk.place())).collect();
+        tell(&desk, &[pod("a", "1", &[]), pod("b", "1", &[])]);
+        assert_eq!(desk.on_offer("pool").len(), 2);
+        desk.refused("pool", &claims[0].try_recv().unwrap());
+        assert_eq!(desk.on_offer("pool"), HashMap::from([("uid-b".to_owned(), "1".to_owned())]));
+        tell(&desk, &[pod("a", "1", &[]), pod("b", "2", &[])]);
+        assert!(desk.on_offer("pool").is_empty());
+        // What could not be had is not offered again as it is.
+        let mut third = wait(&desk, desk.place());
+        assert_eq!(offered(&mut third), Some("b".to_owned()));
+        assert_eq!(offered(&mut wait(&desk, desk.place())), None);
+    }
+
+    #[test]
     fn a_pod_is_for_whom_it_fits() {
         let desk = Desk::default();
         let large = Labels::from([("size".to_owned(), "large".to_owned())]);
-        let (mut first, at_hand) = desk.wait("pool", desk.place(), &large, MANY).unwrap();
-        assert_eq!(at_hand, AtHand::Unknown);
+        let (mut first, waits) = desk.wait("pool", desk.place(), &large, true, MANY).unwrap();
+        assert!(waits);
         let mut second = wait(&desk, desk.place());
         tell(&desk, &[pod("a", "1", &[("size", "small")])]);
         assert_eq!((offered(&mut first), offered(&mut second)), (None, Some("a".to_owned())));
@@ -305,10 +335,24 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_patience_learns_that_none_stands_by_and_is_a_miss() {
+        let desk = Desk::default();
+        let impatient = || desk.wait("pool", desk.place(), &Labels::new(), false, MANY).unwrap();
+        let (mut first, waits) = impatient();
+        assert!(waits && first.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
+        tell(&desk, &[]);
+        assert!(first.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
+        let (mut second, waits) = impatient();
+        assert!(!waits && second.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
+        assert_eq!(desk.demand("pool"), Demand { misses: 2, ..Demand::default() });
+    }
+
+    #[test]
     fn a_queue_has_an_end() {
         let desk = Desk::default();
-        let _kept: Vec<_> = (0..2).map(|_| desk.wait("pool", desk.place(), &Labels::new(), 2)).collect();
-        assert!(desk.wait("pool", desk.place(), &Labels::new(), 2).is_none());
+        let _kept: Vec<_> =
+            (0..2).map(|_| desk.wait("pool", desk.place(), &Labels::new(), true, 2)).collect();
+        assert!(desk.wait("pool", desk.place(), &Labels::new(), true, 2).is_none());
     }
 
     #[test]
@@ -316,8 +360,8 @@ mod tests {
         let desk = Desk::default();
         drop(wait(&desk, desk.place()));
         tell(&desk, &[pod("a", "1", &[])]);
-        let (mut claim, at_hand) = desk.wait("pool", desk.place(), &Labels::new(), MANY).unwrap();
-        assert_eq!(at_hand, AtHand::Offered);
+        let (mut claim, waits) = desk.wait("pool", desk.place(), &Labels::new(), true, MANY).unwrap();
+        assert!(!waits);
         assert_eq!(offered(&mut claim), Some("a".to_owned()));
         assert_eq!(desk.demand("pool"), Demand::default());
     }

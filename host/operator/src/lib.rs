@@ -144,6 +144,11 @@ async fn control<K: PoolKind>(
             object.meta_mut().managed_fields = None;
         })
         .reflect(writer)
+        .inspect(move |event| {
+            if matches!(event, Ok(watcher::Event::InitDone)) {
+                looked(&scope).note_listed();
+            }
+        })
         .touched_objects()
         .predicate_filter(wanted, Default::default());
     Controller::for_stream(changes, pools)

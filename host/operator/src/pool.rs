@@ -237,17 +237,18 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let mut judged = judge_pods(pool, context, &state, asking.as_ref(), &seen.pods, now).await;
     let claims = claims::judge(&seen.pods, &mut judged.verdicts, claim_rules(spec), now);
     remember(&mut state.memory.pods, &seen.pods, &judged.verdicts, &judged.by_probe, now);
-    let memories = seen.remember(&members, &mut state.memory, now);
+    let mut memories = seen.remember(&members, &mut state.memory, now);
+    if context.desk.wants(uid) {
+        offer(pool, context, &seen, &state.memory, Snapshot { pods: &members, memories: &memories }, now);
+        // From now on they may be claimed any moment.
+        if claims::on_offer(&seen.pods, &mut judged.verdicts, &context.desk.on_offer(uid)) {
+            remember(&mut state.memory.pods, &seen.pods, &judged.verdicts, &judged.by_probe, now);
+            memories = seen.remember(&members, &mut state.memory, now);
+        }
+    }
+    let demand = context.desk.demand(uid);
     let snapshot = Snapshot { pods: &members, memories: &memories };
     let hash = pool.template_hash();
-    let replace = ReplaceRules {
-        // A changed template is for new Jobs only.
-        template_hash: seen.jobs.is_none().then(|| hash.clone()),
-        after_use: spec.after_use == AfterUse::Replace,
-        max_idle: spec.max_idle_seconds.map(|s| SignedDuration::from_secs(i64::from(s))),
-        max_surge: spec.replenish.max_surge,
-    };
-    let demand = hand_out(pool, context, &seen, &state.memory, snapshot, &replace, draining, now);
     state.misses = state.misses.saturating_add(demand.misses);
     let demand = Demand { misses: state.misses, ..demand };
     let counts = Counts { waiting: demand.waiting, ..snapshot.counts() };
@@ -296,7 +297,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         template_refused: template_error.is_some(),
         conflicts: state.conflicts.keys().copied().collect(),
         no_creation_before: refused_for.and_then(|wait| Some(now + SignedDuration::try_from(wait).ok()?)),
-        replace,
+        replace: replace_rules(pool),
         // It is the pods that are marked, also where Jobs are the members.
         marks: if seen.jobs.is_none() { marks } else { MarkRules::default() },
         max_per_second: spec.replenish.max_per_second,
@@ -388,30 +389,36 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     Ok(wake.map_or_else(Action::await_change, |w| Action::requeue(w + Duration::from_millis(2))))
 }
 
-/// Offers what stands by to the claims that wait, and tells what they ask for beyond that.
-#[allow(clippy::too_many_arguments)]
-fn hand_out(
+/// Offers what stands by to the claims that wait.
+fn offer(
     pool: &Pool,
     context: &Context,
     seen: &Seen,
     memory: &Memory,
     members: Snapshot<'_>,
-    replace: &ReplaceRules,
-    draining: bool,
     now: Timestamp,
-) -> Demand {
-    let uid = pool.uid();
-    if !context.desk.wants(uid) {
-        return Demand::default();
-    }
-    let standby = if draining {
+) {
+    let standby = if pool.meta().deletion_timestamp.is_some() {
         Vec::new()
     } else {
-        seen.standby(memory, members, placement(pool.spec()), replace, now)
+        seen.standby(memory, members, placement(pool.spec()), &replace_rules(pool), now)
     };
     let versions = seen.pods.iter().map(|p| (p.uid.as_str(), p.resource_version.as_str()));
-    context.desk.tell(uid, standby, versions);
-    context.desk.demand(uid)
+    context.desk.tell(pool.uid(), standby, versions);
+}
+
+fn replace_rules(pool: &Pool) -> ReplaceRules {
+    let spec = pool.spec();
+    ReplaceRules {
+        template_hash: match pool {
+            Pool::Pods(_) => Some(pool.template_hash()),
+            // A changed template is for new Jobs only.
+            Pool::Jobs(_) => None,
+        },
+        after_use: spec.after_use == AfterUse::Replace,
+        max_idle: spec.max_idle_seconds.map(|s| SignedDuration::from_secs(i64::from(s))),
+        max_surge: spec.replenish.max_surge,
+    }
 }
 
 fn placement(spec: &PoolSpec) -> Placement {

@@ -2,6 +2,7 @@
 //! conditions with a deadline, and telling everything that helps when one is not met.
 
 pub mod audit;
+pub mod claims;
 pub mod cluster;
 pub mod flips;
 pub mod guests;
