@@ -280,15 +280,14 @@ async fn write(context: &Context, wanted: &Wanted, pod: &Arc<PodView>) -> Option
         metadata: wanted.metadata.clone(),
     };
     let (labels, annotations) = marks_of(&claim, mark_rules(pool.spec()));
-    let (began, mut doubted) = (Instant::now(), false);
+    let began = Instant::now();
     loop {
         let version = Some(pod.resource_version.as_str());
         let wrote =
             apply::mark(context, pool.namespace(), &pod.name, &pod.uid, version, &labels, &annotations).await;
         let unanswered = match wrote {
             Ok(Wrote::Done) => return Some(Ok(Bound { claim, pod: pod.clone() })),
-            Ok(_) if !doubted => return None,
-            // The write before, which was not answered, may have been done.
+            // A write before, which was not answered, may have been done: also one that was repeated on its way.
             Ok(_) => {
                 let found = read(context, pool.namespace(), &pod.name).await;
                 match found {
@@ -306,7 +305,6 @@ async fn write(context: &Context, wanted: &Wanted, pod: &Arc<PodView>) -> Option
             }
             Err(error) => error,
         };
-        doubted = true;
         if began.elapsed() > UNSURE {
             return Some(Err(Refused::Unanswered(unanswered.to_string())));
         }

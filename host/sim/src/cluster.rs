@@ -1,10 +1,12 @@
 //! The cluster: nodes, the pool's object, its pods, operators, and a clock that only its driver moves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use stoker_api::keys;
 use stoker_core::PodView;
+use stoker_core::claims::{Claim, marks_of, release};
 use stoker_core::pool::overlay::BELIEVED;
 use stoker_core::pool::{Action, Marks};
 
@@ -140,6 +142,10 @@ pub struct Cluster {
     pub greatest_maximum: u32,
     /// Which operator's life made a pod, by UID.
     pub made_by: HashMap<String, u64>,
+    /// Claims that were granted and have not ended: their names, by their pods' UIDs.
+    pub claims: BTreeMap<String, String>,
+    /// Claims that were ever asked for.
+    claimed: u64,
     /// Which operator's life removed a pod, by UID.
     pub removed_by: HashMap<String, u64>,
     /// When an operator's life learned that a pod, by UID, is gone.
@@ -162,6 +168,8 @@ impl Cluster {
             servers: None,
             greatest_maximum: spec.maximum,
             made_by: HashMap::new(),
+            claims: BTreeMap::new(),
+            claimed: 0,
             removed_by: HashMap::new(),
             missed: HashMap::new(),
             lives: 0,
@@ -427,11 +435,73 @@ impl Cluster {
         Some(Done { operator, action, fate, answer, look, sure, missed_before, before, last_words })
     }
 
+    /// Somebody claims a pod from an operator, which hands out one of those that stand by as it saw them last. Returns
+    /// the pod as it truly was before if the claim is granted; it is then among [`Cluster::claims`].
+    pub fn claim(
+        &mut self,
+        operator: usize,
+        choice: usize,
+        ttl: Option<i64>,
+        fate: Fate,
+    ) -> Option<Arc<PodView>> {
+        let op = self.operators.get_mut(operator)?;
+        let count = op.standby.len().max(1);
+        if op.standby.is_empty() {
+            return None;
+        }
+        let pod = op.standby.remove(choice % count);
+        let now = self.now + op.clock;
+        self.claimed += 1;
+        let claim = Claim {
+            id: format!("{}.{}", pod.name, self.claimed),
+            by: String::new(),
+            claimed_at: now,
+            expires_at: ttl.map(|ttl| now + SignedDuration::from_secs(ttl)),
+            worked_at: None,
+            token: None,
+            metadata: BTreeMap::new(),
+        };
+        let rules = self.pool().map(|pool| pool.spec.settings().marks).unwrap_or_default();
+        let (labels, annotations) = marks_of(&claim, rules);
+        let before = self.pods.get(&pod.name).cloned();
+        let version = pod.resource_version.clone();
+        let times = match fate {
+            Fate::Lost | Fate::Refused => 0,
+            Fate::Passes | Fate::Unanswered => 1,
+            Fate::Doubled => 2,
+        };
+        for _ in 0..times {
+            self.mark(&pod.name, &pod.uid, Some(&version), &labels, &annotations);
+        }
+        // Whatever the answer was, it is read whether the claim is there.
+        let granted = self.pods.get(&pod.name).is_some_and(|p| Claim::of(p) == Some(Ok(claim.clone())));
+        if !granted {
+            return None;
+        }
+        before.inspect(|_| {
+            self.claims.insert(pod.uid, claim.id);
+        })
+    }
+
+    /// Whoever has a pod, chosen by a number, gives it back.
+    pub fn release(&mut self, choice: usize) {
+        let count = self.claims.len().max(1);
+        let Some(uid) = self.claims.keys().nth(choice % count).cloned() else { return };
+        self.claims.remove(&uid);
+        let Some(pod) = self.pods.by_uid(&uid).cloned() else { return };
+        let rules = self.pool().map(|pool| pool.spec.claims).unwrap_or_default();
+        self.mark(&pod.name, &uid, Some(&pod.resource_version), &Marks::new(), &release(rules));
+    }
+
     fn write(&mut self, action: &Action, look: &Look, life: u64) -> Answer {
         match action {
             Action::Create { slot } => self.create(*slot, look.spec, life),
             Action::Mark { name, uid, resource_version, labels, annotations } => {
-                self.mark(name, uid, resource_version.as_deref(), labels, annotations)
+                let answer = self.mark(name, uid, resource_version.as_deref(), labels, annotations);
+                if answer == Answer::Marked && annotations.get(keys::CLAIM) == Some(&None) {
+                    self.claims.remove(uid);
+                }
+                answer
             }
             Action::Remove { name, uid, resource_version, .. } => {
                 match self.pods.delete(name, Some(uid), resource_version.as_deref()) {

@@ -10,7 +10,7 @@ use stoker_core::PodView;
 use stoker_core::claims;
 use stoker_core::names::pool_member;
 use stoker_core::pool::overlay::BELIEVED;
-use stoker_core::pool::{Action, Decision, Memory};
+use stoker_core::pool::{Action, Decision, Memory, Snapshot};
 
 use crate::asking::{Hearing, LastWord, Prober, World};
 use crate::cluster::{Node, Pool};
@@ -117,6 +117,8 @@ pub struct Operator {
     pub memory: Memory,
     /// What it hears of pods, if they are asked.
     pub prober: Option<Prober>,
+    /// The pods that it hands out, the first one first, as they were seen at the last look.
+    pub standby: Vec<PodView>,
     /// How far its clock is ahead of the true time.
     pub clock: SignedDuration,
     /// When its clock was last set, in true time.
@@ -159,6 +161,9 @@ impl Operator {
         settings.no_creation_before = self.refused;
         let (hearing, claims) = self.judge(&pods, outage, pool.spec.claims, now);
         let memories = self.memory.pods.clone();
+        let snapshot = Snapshot { pods: &pods, memories: &memories };
+        let standby = claims::standby(snapshot, settings.placement, &settings.replace, &[], now);
+        self.standby = standby.into_iter().cloned().collect();
         let mut look =
             decide_and_plan(pods, &memories, &pool.says, pool.spec, &settings, &mut self.memory, now);
         (look.outage, look.hearing) = (outage, hearing);

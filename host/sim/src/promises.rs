@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use stoker_api::keys;
 use stoker_core::asked::Outcome;
+use stoker_core::claims::Claim;
 use stoker_core::pool::{Action, RemovalReason};
 use stoker_core::verdict::Verdict;
 use stoker_core::{Phase, PodView};
@@ -52,7 +54,12 @@ fn of_counts(look: &Look) -> Kept {
             of_hearing(hearing, pod, verdict)?;
             continue;
         }
-        let says = does(pod, look.outage);
+        let says = match does(pod, look.outage) {
+            Verdict::Idle | Verdict::Starting if pod.alive() && pod.annotations.contains_key(keys::CLAIM) => {
+                Verdict::Claimed
+            }
+            says => says,
+        };
         hold!(verdict == Some(says), "I3: a {says:?} pod is taken to be {verdict:?}: {pod:?}");
     }
     let alive = |wanted: Verdict| {
@@ -60,8 +67,10 @@ fn of_counts(look: &Look) -> Kept {
         look.pods.iter().filter(|p| !p.terminating && !p.phase.is_terminal() && says(p)).count()
     };
     let counts = &look.counts;
-    let counted = [counts.idle + counts.displaced, counts.busy, counts.starting, counts.unknown];
-    let truth = [Verdict::Idle, Verdict::Busy, Verdict::Starting, Verdict::Unknown].map(alive);
+    let counted =
+        [counts.idle + counts.displaced, counts.busy, counts.claimed, counts.starting, counts.unknown];
+    let truth =
+        [Verdict::Idle, Verdict::Busy, Verdict::Claimed, Verdict::Starting, Verdict::Unknown].map(alive);
     hold!(counted.map(|n| n as usize) == truth, "I3: {truth:?} pods are counted as {counted:?}");
     Ok(())
 }
@@ -74,16 +83,17 @@ fn of_hearing(hearing: &Hearing, pod: &PodView, verdict: Option<Verdict>) -> Kep
     let lost = heard.unclear >= rules.threshold || heard.clear.is_some_and(|(_, asked)| !fresh(asked));
     let stands = heard.clear.map(|(outcome, _)| outcome).filter(|_| !lost);
     let free = matches!(stands, Some(Outcome::Idle | Outcome::Starting));
+    let is_idle = stands == Some(Outcome::Idle) && pod.ready();
+    // One that was Ready is starting only by its own word, or when it has just become it and may yet answer.
+    let is_starting =
+        !heard.ready || free || !lost && heard.clear.is_none() && heard.before == Some(Verdict::Starting);
+    let claimed = pod.alive() && pod.annotations.contains_key(keys::CLAIM);
     let kept = match verdict {
         Some(Verdict::Busy) => stands == Some(Outcome::Busy) || lost && rules.lost_is_busy,
         _ if stands == Some(Outcome::Busy) => false,
-        Some(Verdict::Idle) => stands == Some(Outcome::Idle) && pod.ready(),
-        // One that was Ready is starting only by its own word, or when it has just become it and may yet answer.
-        Some(Verdict::Starting) => {
-            !heard.ready || free || !lost && heard.clear.is_none() && heard.before == Some(Verdict::Starting)
-        }
-        // No pod is claimed here.
-        Some(Verdict::Claimed) => false,
+        Some(Verdict::Idle) => is_idle && !claimed,
+        Some(Verdict::Starting) => is_starting && !claimed,
+        Some(Verdict::Claimed) => claimed && (is_idle || is_starting),
         Some(Verdict::Unknown) => !(free && pod.ready()),
         None => false,
     };
@@ -134,7 +144,10 @@ pub fn of_plan(look: &Look) -> Kept {
     let replaced = look.plan.actions.iter().filter(replaced).count();
     let left = able.saturating_sub(replaced);
     hold!(replaced <= 1 || left >= look.decision.applied as usize, "I3: standby is given up to be replaced");
-    hold!(!look.spec.paused || look.plan.actions.is_empty(), "a paused pool is changed");
+    // Claims end whether the pool is paused or not.
+    let of_claim =
+        |a: &Action| matches!(a, Action::Mark { annotations, .. } if annotations.contains_key(keys::CLAIM));
+    hold!(!look.spec.paused || look.plan.actions.iter().all(of_claim), "a paused pool is changed");
     hold!(look.decision.applied <= look.spec.maximum, "I2: the target is past the maximum");
     Ok(())
 }
@@ -205,14 +218,73 @@ pub fn of_write(cluster: &Cluster, done: &Done) -> Kept {
             if let Some(before) = done.before.as_ref().filter(|p| changed && !p.terminating && &p.uid == uid)
             {
                 let anyway = before.phase.is_terminal() || before.force_remove();
+                let claimed = before.annotations.contains_key(keys::CLAIM);
+                hold!(anyway || !claimed, "I1: a claimed pod is removed as {reason:?}: {before:?}");
                 if !anyway && !of_last_word(cluster, before, &done.last_words)? {
                     hold!(!cluster.is_busy(before), "I1: a busy pod is removed as {reason:?}: {before:?}");
                 }
             }
             of_shrinking(cluster, done)
         }
+        Action::Mark { annotations, .. } if annotations.contains_key(keys::CLAIM) => {
+            of_claim_change(cluster, done)
+        }
         _ => Ok(()),
+    }?;
+    of_claims(cluster)
+}
+
+/// A claim that is granted is its pod's only one, given what the pod truly was before.
+pub fn of_claim(cluster: &Cluster, before: &PodView) -> Kept {
+    let taken = before.annotations.get(keys::CLAIM);
+    hold!(taken.is_none(), "a pod is handed out twice: {before:?}");
+    hold!(before.alive(), "a pod that is going or has ended is handed out: {before:?}");
+    // One that is asked may have taken up work since.
+    let busy = cluster.servers.is_none() && cluster.is_busy(before);
+    hold!(!busy, "a busy pod is handed out: {before:?}");
+    of_claims(cluster)
+}
+
+/// No claim that was granted is lost for as long as its pod lives.
+fn of_claims(cluster: &Cluster) -> Kept {
+    for (uid, id) in &cluster.claims {
+        if let Some(pod) = cluster.pods.by_uid(uid).filter(|pod| pod.alive()) {
+            let claim = Claim::of(pod).and_then(Result::ok);
+            hold!(claim.is_some_and(|claim| &claim.id == id), "the claim {id} is lost: {pod:?}");
+        }
     }
+    Ok(())
+}
+
+/// A claim is changed only as its rules say, by what its pod truly was.
+fn of_claim_change(cluster: &Cluster, done: &Done) -> Kept {
+    let (Answer::Marked, Some(before)) = (&done.answer, &done.before) else { return Ok(()) };
+    let Action::Mark { annotations, .. } = &done.action else { return Ok(()) };
+    let rules = done.look.spec.claims;
+    let Some(Ok(claim)) = Claim::of(before) else {
+        return Err(Broken(format!("a claim that is not there is changed: {before:?}")));
+    };
+    // Of one that is asked only its answers are known.
+    let asked = cluster.servers.is_some();
+    let busy = cluster.is_busy(before);
+    match annotations.get(keys::CLAIM).cloned().flatten() {
+        Some(text) => {
+            let mut after = PodView::clone(before);
+            after.annotations.insert(keys::CLAIM.to_owned(), text);
+            let same = Claim::of(&after).and_then(Result::ok).map(|new| Claim { worked_at: None, ..new });
+            hold!(
+                same.as_ref() == Some(&claim) && (busy || asked),
+                "work is noted that is none: {before:?} {after:?}"
+            );
+        }
+        None => {
+            let finished = claim.worked_at.is_some() && !rules.until_released && (!busy || asked);
+            let timed_out = claim.worked_at.is_none() && rules.timeout.is_some() && (!busy || asked);
+            let expired = claim.expires_at.is_some();
+            hold!(finished || timed_out || expired, "a claim is ended that lasts: {before:?}");
+        }
+    }
+    Ok(())
 }
 
 /// I1: a pod that is asked goes only if its last word was that it is idle, so that it was not at work when it was asked.

@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 use stoker_api::keys;
 use stoker_core::PodView;
+use stoker_core::claims::Rules;
 use stoker_core::pool::{Action, Placement, RemovalReason};
 use stoker_core::verdict::Verdict;
 use stoker_sim::pods::{BUSY, end, set, start};
@@ -51,6 +52,10 @@ pub enum Happens {
     RemovesUnanswered(usize),
     /// The pod that the operator is about to remove takes up work.
     TurnsBusy(usize),
+    /// Somebody claims from an operator one of the pods that stand by, for some seconds or until it is released.
+    Claims(usize, usize, Option<i64>, Fate),
+    /// Somebody releases a claim.
+    Releases(usize),
 }
 
 impl Happens {
@@ -107,10 +112,18 @@ pub fn spec() -> impl Strategy<Value = Spec> {
     let placement = prop_oneof![Just(Placement::Youngest), Just(Placement::Spread), Just(Placement::Packed)];
     let max_idle = prop::option::weighted(0.2, 1..60i64);
     let per_second = prop::option::weighted(0.2, 1..4u32);
-    let replace = (0..3u8, 0..3u32, any::<bool>(), max_idle, per_second, placement, any::<bool>());
+    let claims = (prop::option::weighted(0.4, 1..60i64), any::<bool>(), any::<bool>()).prop_map(
+        |(timeout, return_after_timeout, until_released)| Rules {
+            timeout: timeout.map(SignedDuration::from_secs),
+            return_after_timeout,
+            until_released,
+            after_use: false,
+        },
+    );
+    let replace = (0..3u8, 0..3u32, any::<bool>(), max_idle, per_second, placement, any::<bool>(), claims);
     (size, replace).prop_map(|(size, replace)| {
         let (idle, minimum, maximum, delay, paused) = size;
-        let (template, surge, after_use, max_idle, per_second, placement, labels) = replace;
+        let (template, surge, after_use, max_idle, per_second, placement, labels, claims) = replace;
         Spec {
             idle,
             minimum,
@@ -124,7 +137,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
             per_second,
             placement,
             labels,
-            claims: Default::default(),
+            claims: Rules { after_use, ..claims },
         }
     })
 }
@@ -159,9 +172,9 @@ pub fn seconds() -> impl Strategy<Value = i64> {
 /// Anything that may happen.
 pub fn happens() -> impl Strategy<Value = Happens> {
     use Happens::{
-        Acts, ActsOn, ClockSet, Cordoned, Deleted, Ends, Flips, Forced, Gone, Looks, NodeJoins, NodeLost,
-        NodeRemoved, Outage, Policy, Ready, Relists, RemovesUnanswered, Respecified, Restarts, Scheduled,
-        Sees, SeesAll, SeesOne, Time, TurnsBusy, Unready,
+        Acts, ActsOn, Claims, ClockSet, Cordoned, Deleted, Ends, Flips, Forced, Gone, Looks, NodeJoins,
+        NodeLost, NodeRemoved, Outage, Policy, Ready, Releases, Relists, RemovesUnanswered, Respecified,
+        Restarts, Scheduled, Sees, SeesAll, SeesOne, Time, TurnsBusy, Unready,
     };
     let value = prop_oneof![3 => Just("true"), 1 => Just("TRUE"), 3 => Just("false"), 1 => Just("")];
     let n = || 0..64usize;
@@ -198,6 +211,9 @@ pub fn happens() -> impl Strategy<Value = Happens> {
         14 => (n(), 1..9usize).prop_map(|(o, n)| ActsOn(o, n)),
         3 => n().prop_map(TurnsBusy),
         3 => n().prop_map(RemovesUnanswered),
+        10 => (n(), 0..4usize, prop::option::weighted(0.3, 1..60i64), fate())
+            .prop_map(|(o, choice, ttl, fate)| Claims(o, choice, ttl, fate)),
+        4 => n().prop_map(Releases),
     ];
     prop_oneof![
         6 => (1..15_000i64).prop_map(Time),
@@ -282,6 +298,13 @@ pub fn happen(cluster: &mut Cluster, what: Happens) -> Result<Option<Arc<Look>>,
             }
             act(cluster, o, Fate::Unanswered)?;
         }
+        Happens::Claims(o, choice, ttl, fate) => {
+            if let Some(before) = cluster.claim(o % operators, choice, ttl, fate) {
+                tell(|| format!("    {} is handed out", before.uid));
+                promises::of_claim(cluster, &before)?;
+            }
+        }
+        Happens::Releases(n) => cluster.release(n),
         Happens::TurnsBusy(o) => {
             if let Some((_, name)) = next_removal(cluster, o % operators) {
                 flip(cluster, &name, "true");
@@ -324,7 +347,7 @@ fn looks(cluster: &mut Cluster, operator: usize) -> Result<Option<Arc<Look>>, Te
         .iter()
         .filter(|p| !p.terminating && !p.phase.is_terminal())
         .filter(|p| match look.verdicts[&p.uid] {
-            Verdict::Busy => true,
+            Verdict::Busy | Verdict::Claimed => true,
             Verdict::Unknown => op.memory.pods[&p.uid].last_clear == Some(true),
             _ => false,
         })
@@ -352,6 +375,9 @@ fn act(cluster: &mut Cluster, operator: usize, fate: Fate) -> Result<(), TestCas
 /// Everything comes to rest at the target.
 pub fn rests(cluster: &mut Cluster) -> Result<Vec<Arc<Look>>, TestCaseError> {
     cluster.outage = false;
+    while !cluster.claims.is_empty() {
+        cluster.release(0);
+    }
     let spec = cluster.pool().map(|pool| pool.spec).unwrap_or_default();
     // Standby that grows stale is replaced for ever.
     cluster.respecify(Spec { paused: false, max_idle: None, ..spec });
@@ -362,6 +388,8 @@ pub fn rests(cluster: &mut Cluster) -> Result<Vec<Arc<Look>>, TestCaseError> {
     let looks = promises::of_rest(cluster)?;
     let busy = cluster.pods.iter().filter(|p| cluster.is_busy(p)).count();
     prop_assert!(cluster.pods.iter().all(|p| p.alive() && p.ready()));
+    let claimed = cluster.pods.iter().find(|p| p.annotations.contains_key(keys::CLAIM));
+    prop_assert!(claimed.is_none(), "nobody knows of this claim: {claimed:?}");
     for look in &looks {
         let target = if look.draining { 0 } else { look.decision.applied as usize };
         prop_assert_eq!(cluster.pods.len(), target.max(busy), "target {}, busy {}: {:?}", target, busy, look);
