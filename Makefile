@@ -84,8 +84,9 @@ e2e: build cluster-up ## Test the operator on the local cluster
 .PHONY: bench
 # 10,000 pods, and as many more as stand in for busy ones.
 bench: SIM_NODES = 30
-bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips beside bad policies, questions to pods (on the local cluster), decisions
+bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips of 100 pools of Jobs, flips beside bad policies, questions to pods (on the local cluster), decisions
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/scale
+	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips 100 10 jobs
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/beside
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/probes
 	cargo run --locked --release -p stoker-policy --features bench --example decide

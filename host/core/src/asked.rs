@@ -8,6 +8,9 @@ use stoker_api::{BusyProbe, RedisWords, TreatAs};
 /// An answer older than this many periods is none (I1).
 const FRESH_PERIODS: i32 = 3;
 
+/// A longer value in Redis says nothing: one is a word and a time, and whoever writes may write without end.
+pub const REDIS_VALUE_BYTES: usize = 4096;
+
 /// What one answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -62,6 +65,12 @@ impl Answer {
     pub fn redis(value: Option<&[u8]>, words: &RedisWords, created: Timestamp) -> Self {
         const NONE: &str = "Redis has no value for it";
         let Some(value) = value else { return Self::unclear(NONE) };
+        if value.len() > REDIS_VALUE_BYTES {
+            let length = value.len();
+            return Self::unclear(format!(
+                "its value in Redis is {length} bytes long, {REDIS_VALUE_BYTES} may be"
+            ));
+        }
         let Ok(text) = str::from_utf8(value) else {
             return Self::unclear(format!("its value in Redis is {} bytes that are no text", value.len()));
         };
@@ -93,7 +102,8 @@ impl Answer {
 
 /// A value in Redis says by its `updated_at` that it is older than the pod, and so a namesake's.
 pub fn is_older(value: &[u8], created: Timestamp) -> bool {
-    let value = serde_json::from_slice::<Value>(value).ok();
+    let value = Some(value).filter(|value| value.len() <= REDIS_VALUE_BYTES);
+    let value = value.and_then(|value| serde_json::from_slice::<Value>(value).ok());
     let updated = value.and_then(|value| value.get("updated_at")?.as_f64());
     // The pod's own time is in whole seconds, cut.
     updated.is_some_and(|at| at < created.as_second() as f64)

@@ -3,7 +3,7 @@
 
 use jiff::SignedDuration;
 use stoker_api::{BusyProbe, BusyProbeMode, ExecProbe, HttpProbe, ProbeFailure, RedisWords, TreatAs};
-use stoker_core::asked::{Answer, Answers, Outcome, Rules, Standing};
+use stoker_core::asked::{Answer, Answers, Outcome, Rules, Standing, is_older};
 use stoker_core::pool::Snapshot;
 use stoker_core::verdict::{Judgement, PodMemories, Verdict, judge, judge_asked, not_answering, remember};
 use stoker_core::{Phase, PodView};
@@ -129,6 +129,19 @@ fn a_value_in_redis_is_json_or_a_word() {
     }
     assert_eq!(Answer::redis(None, &RedisWords::default(), created).outcome, Unclear);
     assert_eq!(Answer::redis(Some(&[0xff, 0]), &RedisWords::default(), created).outcome, Unclear);
+}
+
+#[test]
+fn a_value_in_redis_is_read_up_to_four_kibibytes() {
+    let value = |length: usize| format!("{:<length$}", r#"{"status":"idle"}"#);
+    let answer = |value: &str| Answer::redis(Some(value.as_bytes()), &RedisWords::default(), at(0));
+    assert_eq!(answer(&value(4096)).outcome, Idle);
+    let long = answer(&value(4097));
+    let words = "its value in Redis is 4097 bytes long, 4096 may be";
+    assert_eq!((long.outcome, long.words.as_str()), (Unclear, words));
+    let old = |length: usize| format!("{:<length$}", r#"{"updated_at":1}"#).into_bytes();
+    assert!(is_older(&old(4096), at(0)));
+    assert!(!is_older(&old(4097), at(0)), "it is not read");
 }
 
 #[test]

@@ -8,10 +8,12 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
-use stoker_api::keys;
+use stoker_api::{HotStandbyDeployment, HotStandbyJob, keys};
 
 use crate::World;
 use crate::audit::log;
+use crate::jobs::JobPool;
+use crate::load::Members;
 
 /// Milliseconds of each flip, sorted.
 pub struct Waits(Vec<f64>);
@@ -43,51 +45,70 @@ impl std::fmt::Display for Waits {
     }
 }
 
-/// Applies pools of 5 idle pods that never shrink meanwhile, and waits until they are filled.
-pub async fn fill(world: &World, names: &[String]) -> Result<()> {
+/// Applies pools of 5 idle pods or Jobs that never shrink meanwhile, and waits until they are filled.
+pub async fn fill(world: &World, members: Members, names: &[String]) -> Result<()> {
     for name in names {
         let spec = json!({"idleTarget": 5, "maxReplicas": 40, "scaleDownDelaySeconds": 600});
-        world.apply_pool(name, spec).await?;
+        match members {
+            Members::Pods => drop(world.apply_pool(name, spec).await?),
+            Members::Jobs => drop(JobPool { world, name }.apply(spec).await?),
+        }
     }
+    filled(world, members, names).await
+}
+
+async fn filled(world: &World, members: Members, names: &[String]) -> Result<()> {
     for name in names {
-        world.status(name, "filled", |p| p.status.as_ref().is_some_and(|s| s.idle_count == 5)).await?;
+        match members {
+            Members::Pods => {
+                let full = |p: &HotStandbyDeployment| p.status.as_ref().is_some_and(|s| s.idle_count == 5);
+                world.status(name, "filled", full).await?;
+            }
+            Members::Jobs => {
+                let full = |p: &HotStandbyJob| p.status.as_ref().is_some_and(|s| s.idle_count == 5);
+                JobPool { world, name }.status("filled", full).await?;
+            }
+        }
     }
     Ok(())
 }
 
 /// Turns one idle pod of each pool busy, pool by pool, so many times, one flip every 25 ms; waits until each
 /// pool is refilled, and tells how long each replacement took.
-pub async fn flip(world: &World, names: &[String], rounds: usize) -> Result<Waits> {
+pub async fn flip(world: &World, members: Members, names: &[String], rounds: usize) -> Result<Waits> {
     let since = Timestamp::now();
     for round in 0..rounds {
         for name in names {
-            let idle = world
-                .alive(name)
-                .await?
-                .into_iter()
-                .find(|p| !p.annotations().contains_key(keys::DEFAULT_BUSY_ANNOTATION));
+            let alive = match members {
+                Members::Pods => world.alive(name).await?,
+                Members::Jobs => JobPool { world, name }.pods().await?,
+            };
+            let idle =
+                alive.into_iter().find(|p| !p.annotations().contains_key(keys::DEFAULT_BUSY_ANNOTATION));
             let pod = idle.with_context(|| format!("{name} has no idle pod in round {round}"))?;
             world.set_busy(&[pod], true).await?;
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
-    for name in names {
-        world.status(name, "refilled", |p| p.status.as_ref().is_some_and(|s| s.idle_count == 5)).await?;
-    }
-    waits(&world.namespace, since)
+    filled(world, members, names).await?;
+    waits(&world.namespace, members, since)
 }
 
 /// For each flip since then, from the answer to the patch to the arrival of the pool's next create request.
-pub(crate) fn waits(namespace: &str, since: Timestamp) -> Result<Waits> {
+pub(crate) fn waits(namespace: &str, members: Members, since: Timestamp) -> Result<Waits> {
+    let (made, label) = match members {
+        Members::Pods => ("pods", keys::HSD_NAME),
+        Members::Jobs => ("jobs", keys::HSJ_NAME),
+    };
     let (mut flips, mut creates) = (HashMap::<String, Vec<f64>>::new(), HashMap::<String, Vec<f64>>::new());
     for event in log(namespace, since)? {
         let about = &event["objectRef"];
         let code = event["responseStatus"]["code"].as_u64().unwrap_or(0);
-        if about["namespace"] != namespace || about["resource"] != "pods" || !(200..300).contains(&code) {
+        let of = |resource: &str| about["resource"] == resource;
+        if about["namespace"] != namespace || !(of("pods") || of(made)) || !(200..300).contains(&code) {
             continue;
         }
-        let owner =
-            event["responseObject"]["metadata"]["ownerReferences"][0]["name"].as_str().unwrap_or_default();
+        let owner = event["responseObject"]["metadata"]["labels"][label].as_str().unwrap_or_default();
         let time =
             |field: &str| -> Result<Timestamp> { Ok(event[field].as_str().unwrap_or_default().parse()?) };
         if time("requestReceivedTimestamp")? < since {
@@ -96,10 +117,10 @@ pub(crate) fn waits(namespace: &str, since: Timestamp) -> Result<Waits> {
         let millis = |at: Timestamp| at.as_microsecond() as f64 / 1000.0;
         let dry = event["requestURI"].as_str().is_some_and(|u| u.contains("dryRun"));
         match event["verb"].as_str() {
-            Some("patch") if event["requestObject"]["metadata"]["annotations"].is_object() => {
+            Some("patch") if of("pods") && event["requestObject"]["metadata"]["annotations"].is_object() => {
                 flips.entry(owner.to_owned()).or_default().push(millis(time("stageTimestamp")?));
             }
-            Some("create") if about["subresource"].is_null() && !dry => {
+            Some("create") if of(made) && about["subresource"].is_null() && !dry => {
                 creates.entry(owner.to_owned()).or_default().push(millis(time("requestReceivedTimestamp")?));
             }
             _ => {}

@@ -13,6 +13,7 @@ use stoker_api::keys;
 use tokio::time::timeout;
 
 use crate::World;
+use crate::jobs::{JobPool, finished};
 use crate::random::Random;
 
 /// The API server is not waited for any longer: it may be down on purpose.
@@ -22,9 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// operator, the scheduler and the simulated nodes add up.
 const SETTLED: Duration = Duration::from_secs(300);
 
+/// What a pool is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Members {
+    Pods,
+    Jobs,
+}
+
 /// A pool whose pods are put to work and to rest.
 pub struct Load {
     pool: &'static str,
+    members: Members,
     idle: u32,
     maximum: u32,
     /// Names of the pods that are surely at work, by UID.
@@ -34,17 +43,52 @@ pub struct Load {
 
 impl Load {
     /// Applies the pool and waits until it is filled.
-    pub async fn start(world: &World, idle: u32, maximum: u32, random: Random) -> Result<Self> {
-        let pool = "game";
+    pub async fn start(
+        world: &World,
+        members: Members,
+        idle: u32,
+        maximum: u32,
+        random: Random,
+    ) -> Result<Self> {
+        let load = Self { pool: "game", members, idle, maximum, busy: BTreeMap::new(), random };
         let spec = json!({"idleTarget": idle, "maxReplicas": maximum, "stateLabels": true});
-        world.apply_pool(pool, spec).await?;
-        world.counts(pool, 0, idle, idle).await?;
-        Ok(Self { pool, idle, maximum, busy: BTreeMap::new(), random })
+        match members {
+            Members::Pods => drop(world.apply_pool(load.pool, spec).await?),
+            Members::Jobs => drop(load.jobs(world).apply(spec).await?),
+        }
+        load.settled(world).await?;
+        Ok(load)
+    }
+
+    fn jobs<'a>(&self, world: &'a World) -> JobPool<'a> {
+        JobPool { world, name: self.pool }
+    }
+
+    /// The pool's pods that are alive.
+    async fn alive(&self, world: &World) -> Result<Vec<Pod>> {
+        match self.members {
+            Members::Pods => world.alive(self.pool).await,
+            Members::Jobs => self.jobs(world).pods().await,
+        }
+    }
+
+    /// What the pool's status tells: busy, idle, all, terminating.
+    async fn told(&self, world: &World) -> Result<(u32, u32, u32, u32)> {
+        Ok(match self.members {
+            Members::Pods => {
+                let s = world.pool(self.pool).await?.status.unwrap_or_default();
+                (s.busy_count, s.idle_count, s.total_count, s.terminating_count)
+            }
+            Members::Jobs => {
+                let s = self.jobs(world).get().await?.status.unwrap_or_default();
+                (s.busy_count, s.idle_count, s.active_jobs, s.terminating_count)
+            }
+        })
     }
 
     /// Some pods begin or end their work, by chance. What does not come about is left for the next time.
     pub async fn shift(&mut self, world: &World) -> Result<()> {
-        let Ok(Ok(pods)) = timeout(PATIENCE, world.alive(self.pool)).await else { return Ok(()) };
+        let Ok(Ok(pods)) = timeout(PATIENCE, self.alive(world)).await else { return Ok(()) };
         self.check(world, &pods).await?;
         let aim = self.random.below(101);
         for pod in pods {
@@ -87,6 +131,16 @@ impl Load {
         if alive.len() > self.maximum as usize {
             bail!("I2: {} pods, at most {}\n{}", alive.len(), self.maximum, world.tell(self.pool).await);
         }
+        if self.members == Members::Jobs
+            && let Ok(Ok(jobs)) = timeout(PATIENCE, self.jobs(world).jobs()).await
+        {
+            let unfinished = jobs.iter().filter(|j| finished(j).is_none());
+            let mut slots: Vec<_> = unfinished.filter_map(|j| j.labels().get(keys::SLOT)).collect();
+            slots.sort();
+            if slots.windows(2).any(|pair| pair[0] == pair[1]) || slots.len() > self.maximum as usize {
+                bail!("I2: unfinished Jobs in slots {slots:?}\n{}", world.tell(self.pool).await);
+            }
+        }
         Ok(())
     }
 
@@ -95,7 +149,7 @@ impl Load {
         let began = Instant::now();
         loop {
             if let Ok(Ok(true)) = timeout(PATIENCE, self.is_settled(world)).await {
-                return self.check(world, &world.alive(self.pool).await?).await;
+                return self.check(world, &self.alive(world).await?).await;
             }
             if began.elapsed() > SETTLED {
                 bail!("not settled after {SETTLED:?}\n{}", world.tell(self.pool).await);
@@ -105,7 +159,7 @@ impl Load {
     }
 
     async fn is_settled(&self, world: &World) -> Result<bool> {
-        let pods = world.alive(self.pool).await?;
+        let pods = self.alive(world).await?;
         let is_busy =
             |p: &Pod| p.annotations().get(keys::DEFAULT_BUSY_ANNOTATION).is_some_and(|v| v == "true");
         let labelled = |p: &Pod| {
@@ -117,19 +171,17 @@ impl Load {
         }
         let busy = pods.iter().filter(|p| is_busy(p)).count() as u32;
         let idle = self.idle.min(self.maximum - busy.min(self.maximum));
-        let status = world.pool(self.pool).await?.status.unwrap_or_default();
-        let told = (status.busy_count, status.idle_count, status.total_count, status.terminating_count);
+        let told = self.told(world).await?;
         Ok(pods.len() as u32 == busy + idle && told == (busy, idle, busy + idle, 0))
     }
 
     /// All pods end their work; waits until the pool has shrunk to its idle target.
     pub async fn rest(&mut self, world: &World) -> Result<()> {
-        for pod in world.alive(self.pool).await? {
+        for pod in self.alive(world).await? {
             // Who went just now was idle.
             self.set(world, &pod, false).await;
         }
         ensure!(self.busy.is_empty(), "I1: gone from their work: {:?}", self.busy);
-        self.settled(world).await?;
-        world.counts(self.pool, 0, self.idle, self.idle).await
+        self.settled(world).await
     }
 }

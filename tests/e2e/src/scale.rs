@@ -15,6 +15,7 @@ use stoker_api::keys;
 use crate::World;
 use crate::audit::operators_requests_since;
 use crate::flips::{Waits, waits};
+use crate::load::Members;
 
 /// Idle pods of each pool.
 const IDLE: u32 = 5;
@@ -119,7 +120,7 @@ async fn phase(world: &World, flips: usize, pace: Option<Duration>) -> Result<Wa
     }
     let pools = world.pools().list_metadata(&ListParams::default()).await?.items.len();
     filled(world, pools).await?;
-    waits(&world.namespace, since)
+    waits(&world.namespace, Members::Pods, since)
 }
 
 /// So many idle pods, of as many pools as there are.

@@ -8,7 +8,7 @@ use anyhow::Result;
 use stoker_api::keys;
 use stoker_e2e::World;
 use stoker_e2e::audit::{PodEvent, PodWatch, peak, pod_events};
-use stoker_e2e::load::Load;
+use stoker_e2e::load::{Load, Members};
 use stoker_e2e::operator::Operator;
 use stoker_e2e::proxy::{Fault, Proxy};
 use stoker_e2e::random::Random;
@@ -21,13 +21,13 @@ const ENOUGH: usize = 20;
 const PHASE: Duration = Duration::from_secs(300);
 
 /// Load under each set of faults in turn; after each the pool must find back to its size.
-async fn ordeal(name: &str, phases: &[&[Fault]]) -> Result<()> {
+async fn ordeal(name: &str, members: Members, phases: &[&[Fault]]) -> Result<()> {
     let mut random = Random::from_environment(11);
     let mut world = World::without_operator(name).await?;
     let proxy = Proxy::start(&world.namespace, Random::new(random.below(u64::MAX))).await?;
     world.operator = Some(Operator::start_through(&world.namespace, proxy.kubeconfig(), &[]).await?);
     let watch = PodWatch::start(world.pods(), keys::DEFAULT_BUSY_ANNOTATION).await?;
-    let mut load = Load::start(&world, IDLE, MAXIMUM, random).await?;
+    let mut load = Load::start(&world, members, IDLE, MAXIMUM, random).await?;
 
     for faults in phases {
         let before: usize = proxy.done().values().sum();
@@ -69,13 +69,13 @@ async fn ordeal(name: &str, phases: &[&[Fault]]) -> Result<()> {
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i1_i2_hold_when_requests_are_refused_for_no_reason() -> Result<()> {
-    ordeal("refused", &[&[Fault::Conflict], &[Fault::TooMany], &[Fault::Broken]]).await
+    ordeal("refused", Members::Pods, &[&[Fault::Conflict], &[Fault::TooMany], &[Fault::Broken]]).await
 }
 
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i1_i2_hold_when_nobody_learns_that_a_request_was_carried_out() -> Result<()> {
-    ordeal("unheard", &[&[Fault::CutAfter], &[Fault::BrokenAfter], &[Fault::Timeout]]).await
+    ordeal("unheard", Members::Pods, &[&[Fault::CutAfter], &[Fault::BrokenAfter], &[Fault::Timeout]]).await
 }
 
 #[tokio::test]
@@ -83,6 +83,7 @@ async fn i1_i2_hold_when_nobody_learns_that_a_request_was_carried_out() -> Resul
 async fn i1_i2_hold_when_answers_are_slow_and_connections_cut() -> Result<()> {
     ordeal(
         "network",
+        Members::Pods,
         &[&[Fault::Slow], &[Fault::CutBefore], &[Fault::Slow, Fault::CutBefore, Fault::CutAfter]],
     )
     .await
@@ -91,11 +92,24 @@ async fn i1_i2_hold_when_answers_are_slow_and_connections_cut() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i1_i2_hold_when_watches_are_cut_expired_and_late() -> Result<()> {
-    ordeal("watches", &[&[Fault::WatchCut], &[Fault::Gone], &[Fault::Late]]).await
+    ordeal("watches", Members::Pods, &[&[Fault::WatchCut], &[Fault::Gone], &[Fault::Late]]).await
 }
 
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i1_i2_hold_when_everything_goes_wrong_at_once() -> Result<()> {
-    ordeal("all", &[&Fault::ALL, &Fault::ALL]).await
+    ordeal("all", Members::Pods, &[&Fault::ALL, &Fault::ALL]).await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn i1_i2_hold_for_jobs_when_nobody_learns_that_a_request_was_carried_out() -> Result<()> {
+    ordeal("jobs-unheard", Members::Jobs, &[&[Fault::CutAfter], &[Fault::BrokenAfter], &[Fault::Timeout]])
+        .await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn i1_i2_hold_for_jobs_when_everything_goes_wrong_at_once() -> Result<()> {
+    ordeal("jobs-all", Members::Jobs, &[&Fault::ALL, &Fault::ALL]).await
 }

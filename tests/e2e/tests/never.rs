@@ -13,6 +13,19 @@
 //! | state is kept in memory alone | `replacing.rs` a_used_pod_is_replaced_also_after_a_restart_of_the_operator; `policy_life.rs`; `kills.rs` |
 //! | it polls with fixed sleeps | here: a pool at rest costs no request |
 //! | a spec that cannot work is accepted | `admission.rs` |
+//!
+//! And of pools of Jobs:
+//!
+//! | never | test |
+//! |---|---|
+//! | busy Jobs are scaled down | `standby_job.rs` i1_neither_a_lower_target_nor_a_lower_maximum_takes_busy_jobs; `faults.rs` |
+//! | scaleDownDelaySeconds is ignored | `standby_job.rs` busy_jobs_are_replaced_and_the_surplus_goes_after_the_delay |
+//! | periodSeconds is ignored | `standby_job_probes.rs` never_are_pods_asked_one_after_the_other_or_out_of_their_period |
+//! | a Job is made twice, as a fresh one has no status.active | `standby_job.rs` i2_nothing_is_made_twice_while_jobs_are_so_fresh_that_they_have_no_pods |
+//! | a pending pod counts as ready standby | `standby_job.rs` a_pod_that_is_still_pending_is_no_standby |
+//! | pods are asked one after the other | `standby_job_probes.rs` never_are_pods_asked_one_after_the_other_or_out_of_their_period |
+//! | status columns stay empty | `standby_job.rs` the_columns_of_a_pool_of_jobs_are_filled |
+//! | a Redis outage means that nobody is busy | `standby_job_probes.rs` never_does_a_redis_outage_mean_that_nobody_is_busy |
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use stoker_api::keys;
 use stoker_e2e::audit::{PodEvent, pod_events};
-use stoker_e2e::load::Load;
+use stoker_e2e::load::{Load, Members};
 use stoker_e2e::random::Random;
 use stoker_e2e::{World, cluster};
 
@@ -15,7 +15,7 @@ const MAXIMUM: u32 = 12;
 #[ignore = "needs the local cluster: make e2e"]
 async fn i1_i2_hold_when_the_api_server_and_etcd_die_under_load() -> Result<()> {
     let world = World::start("outage").await?;
-    let mut load = Load::start(&world, 4, MAXIMUM, Random::from_environment(5)).await?;
+    let mut load = Load::start(&world, Members::Pods, 4, MAXIMUM, Random::from_environment(5)).await?;
     for part in ["kube-apiserver", "etcd", "kube-apiserver", "etcd"] {
         for _ in 0..5 {
             load.shift(&world).await?;

@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde_json::json;
 use stoker_e2e::flips::{Waits, fill, flip};
 use stoker_e2e::guests::{bad_policies, padded};
+use stoker_e2e::load::Members;
 use stoker_e2e::{World, condition};
 
 const POOLS: usize = 200;
@@ -19,7 +20,7 @@ async fn main() -> Result<()> {
     let world = World::start("beside").await?;
     let operator = world.operator();
     let good: Vec<String> = (0..POOLS).map(|i| format!("good-{i}")).collect();
-    fill(&world, &good).await?;
+    fill(&world, Members::Pods, &good).await?;
     let memory = |what: &str| -> Result<()> {
         println!("memory of the operator {what}: {} MiB", operator.memory()? >> 20);
         Ok(())
@@ -27,14 +28,14 @@ async fn main() -> Result<()> {
     memory("with 200 good pools")?;
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for turn in 0..=TURNS {
-        alone.push(flip(&world, &good, ROUNDS).await?);
+        alone.push(flip(&world, Members::Pods, &good, ROUNDS).await?);
         println!("{POOLS} good pools alone, {}", alone[turn]);
         if turn == TURNS {
             break;
         }
         add_bad(&world, turn).await?;
         memory("with 200 bad pools beside")?;
-        beside.push(flip(&world, &good, ROUNDS).await?);
+        beside.push(flip(&world, Members::Pods, &good, ROUNDS).await?);
         println!("{POOLS} good pools beside {POOLS} bad ones, {}", beside[turn]);
         for number in 0..POOLS {
             world.pools().delete(&format!("bad-{number}"), &Default::default()).await?;
