@@ -208,6 +208,11 @@ impl Cluster {
         }
     }
 
+    /// Those who are asked, if any are.
+    pub fn world(&self) -> Option<World<'_>> {
+        self.servers.as_ref().map(|servers| World { servers, pods: &self.pods, now: self.now })
+    }
+
     /// An operator asks a pod that it knows, chosen by a number, or all of them.
     pub fn ask(&mut self, operator: usize, choice: Option<usize>) {
         if let (Some(op), Some(servers)) = (self.operators.get_mut(operator), &self.servers) {
@@ -217,13 +222,8 @@ impl Cluster {
 
     /// An operator hears an answer, chosen by a number, or all of them.
     pub fn hear(&mut self, operator: usize, choice: Option<usize>) {
-        let now = self.now;
-        let Some(op) = self.operators.get_mut(operator) else { return };
-        if let Some(prober) = &mut op.prober {
-            op.due |= match choice {
-                Some(choice) => prober.hear(choice, now, op.clock),
-                None => prober.hear_all(now, op.clock),
-            };
+        if let Some(op) = self.operators.get_mut(operator) {
+            op.hear(choice, self.now);
         }
     }
 

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use stoker_api::BusyProbe;
 use stoker_core::pool::jobs::{self, Finished, History, JobPods, JobView, RemovalStep, remember_jobs};
 use stoker_core::pool::marks::marks;
 use stoker_core::pool::overlay::BELIEVED;
 use stoker_core::pool::{Action, RemovalReason, Snapshot};
 use stoker_core::{Phase, PodView};
 
+use crate::asking::{Asking, LastWord, Prober, World};
 use crate::cluster::{Clocks, Cluster};
-use crate::look::{Look, Spec, decide_and_plan, judge_all};
+use crate::look::{Look, Spec, decide_and_plan};
 use crate::operator::{Answer, Carrying, Fate, Operator};
 use crate::pods::{POOL, POOL_UID, pod, whole};
 use crate::store::{Object, Refusal, Store, View};
@@ -150,6 +150,8 @@ pub struct Done {
     pub job: Option<Arc<JobView>>,
     /// The pods of that Job, or the one pod that goes, as they truly were before.
     pub pods: Vec<Arc<PodView>>,
+    /// What pods said that were asked before the Job's removal began.
+    pub last_words: Vec<LastWord>,
 }
 
 /// An operator that looks after a pool of Jobs.
@@ -163,6 +165,10 @@ pub struct JobOperator {
     looked: Timestamp,
     /// The requests that are left of its plan, each with the member's action that it belongs to.
     left: VecDeque<(Write, Action)>,
+    /// The Jobs' pods as they were seen, by the Jobs' UIDs.
+    pods_seen: HashMap<String, Vec<PodView>>,
+    /// What pods said that were asked before their Job's removal began, by the Job's UID.
+    last_words: HashMap<String, Vec<LastWord>>,
 }
 
 impl JobOperator {
@@ -192,10 +198,10 @@ impl JobOperator {
         let of = |job: &JobView| pods_of.get(&job.uid).unwrap_or(&none).as_slice();
         let jobs: Vec<JobPods<'_>> = views.iter().map(|job| JobPods { job, pods: of(job) }).collect();
         let shown = jobs.iter().map(JobPods::member).collect();
-        let memory = &mut self.op.memory;
-        let members = memory.see(shown, |uid| self.jobs.went(uid), now);
+        let members = self.op.memory.see(shown, |uid| self.jobs.went(uid), now);
         let pods: Vec<PodView> = views.iter().flat_map(|job| of(job).iter().cloned()).collect();
-        judge_all(&pods, &BusyProbe::default(), outage, stoker_core::claims::Rules::default(), memory, now);
+        let (hearing, _) = self.op.judge(&pods, outage, Default::default(), now);
+        let memory = &mut self.op.memory;
         let gone: Vec<JobView> = self.jobs.gone().map(|j| JobView::clone(j)).collect();
         memory.successions.note(&views, &gone, now);
         remember_jobs(&mut memory.jobs, &jobs, &members, &memory.pods, now);
@@ -256,6 +262,8 @@ impl JobOperator {
                 Action::Remove { name: name.clone(), uid: uid.clone(), resource_version: None, reason };
             left.push_back((Write::Job { name, uid, version: None, alone: false, reason }, action));
         }
+        look.hearing = hearing;
+        (self.pods_seen, self.last_words) = (pods_of, HashMap::new());
         // Those that have finished hold neither room nor slot.
         look.pods.retain(|member| !member.phase.is_terminal());
         self.op.last = Some(look.decision.clone());
@@ -278,6 +286,26 @@ impl JobOperator {
         }
         let (write, action) = self.left.pop_front()?;
         Some((write, action, carrying.look.clone()))
+    }
+
+    /// Asks the pods of a Job that is about to go once more, unless that is done.
+    fn ask_last(&mut self, removal: &Action, world: &World<'_>) {
+        let Action::Remove { uid, .. } = removal else { return };
+        if !self.last_words.contains_key(uid) {
+            let pods = self.pods_seen.get(uid).map(Vec::as_slice).unwrap_or_default();
+            self.op.ask_last(removal, pods, world);
+        }
+    }
+
+    /// Whether a Job goes by its pods' last words, which are heard before the first step of its removal.
+    fn lets_go(&mut self, removal: &Action, now: Timestamp) -> bool {
+        let Action::Remove { uid, .. } = removal else { return true };
+        if self.last_words.contains_key(uid) {
+            return true;
+        }
+        let (words, goes) = self.op.last_words(removal, now);
+        self.last_words.insert(uid.clone(), words);
+        goes
     }
 
     fn learn(&mut self, write: &Write, action: &Action, answer: &Answer, true_now: Timestamp) {
@@ -360,6 +388,44 @@ impl JobCluster {
             cluster.restart(operator);
         }
         cluster
+    }
+
+    /// Its pods are asked from now on.
+    pub fn asks(&mut self, asking: Asking) {
+        self.base.asks(asking);
+        for o in &mut self.operators {
+            o.op.prober = Some(Prober::new(asking));
+        }
+    }
+
+    /// An operator asks a pod that it knows, chosen by a number, or all of them.
+    pub fn ask(&mut self, operator: usize, choice: Option<usize>) {
+        if let (Some(o), Some(world)) = (self.operators.get_mut(operator), self.base.world()) {
+            o.op.ask(choice, &world);
+        }
+    }
+
+    /// An operator hears an answer, chosen by a number, or all of them.
+    pub fn hear(&mut self, operator: usize, choice: Option<usize>) {
+        if let Some(o) = self.operators.get_mut(operator) {
+            o.op.hear(choice, self.base.now);
+        }
+    }
+
+    /// An operator asks all pods that it knows, and hears what they answer at once.
+    pub fn ask_all(&mut self, operator: usize) {
+        self.hear(operator, None);
+        self.ask(operator, None);
+        self.hear(operator, None);
+    }
+
+    /// An operator asks the pods of all Jobs that it is about to remove for their last word.
+    pub fn ask_last(&mut self, operator: usize) {
+        if let (Some(o), Some(world)) = (self.operators.get_mut(operator), self.base.world()) {
+            for (_, action) in o.left.clone() {
+                o.ask_last(&action, &world);
+            }
+        }
     }
 
     /// Time passes.
@@ -519,6 +585,7 @@ impl JobCluster {
         let clock = o.op.clock;
         *o = JobOperator::default();
         o.op = Operator { life: self.lives, clock, due: true, held: last, ..Operator::default() };
+        o.op.prober = self.base.servers.as_ref().map(|servers| Prober::new(servers.asking));
         o.op.memory.last_good = last;
         o.op.pods.relist(&self.base.pods);
         o.op.nodes.relist(&self.base.nodes);
@@ -566,6 +633,14 @@ impl JobCluster {
             o.op.rest(self.base.now);
             return None;
         };
+        if let Some(world) = self.base.world() {
+            o.ask_last(&action, &world);
+        }
+        let goes = o.lets_go(&action, self.base.now);
+        let last_words = match &action {
+            Action::Remove { uid, .. } => o.last_words.get(uid).cloned().unwrap_or_default(),
+            _ => Vec::new(),
+        };
         let of = |uid: &str| (self.jobs.by_uid(uid).cloned(), self.pods_of(uid));
         let (job, pods) = match &write {
             Write::Job { uid, .. } => of(uid),
@@ -576,6 +651,7 @@ impl JobCluster {
         };
         let done = |answer: &Answer| matches!(answer, Answer::Made(_) | Answer::Removed);
         let (answer, effect) = match fate {
+            _ if !goes => (Answer::Spared, false),
             Fate::Passes => {
                 let answer = self.write(&write, look.spec);
                 (answer.clone(), done(&answer))
@@ -597,7 +673,7 @@ impl JobCluster {
                 o.op.rest(self.base.now);
             }
         }
-        Some(Done { operator, write, fate, answer, effect, look, job, pods })
+        Some(Done { operator, write, fate, answer, effect, look, job, pods, last_words })
     }
 
     fn write(&mut self, write: &Write, spec: Spec) -> Answer {

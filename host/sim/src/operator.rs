@@ -210,6 +210,15 @@ impl Operator {
         }
     }
 
+    /// Hears an answer, chosen by a number, or all of them.
+    pub fn hear(&mut self, choice: Option<usize>, true_now: Timestamp) {
+        let Some(prober) = &mut self.prober else { return };
+        self.due |= match choice {
+            Some(choice) => prober.hear(choice, true_now, self.clock),
+            None => prober.hear_all(true_now, self.clock),
+        };
+    }
+
     /// Asks the pods of a member that is about to go once more, unless that is done.
     pub(crate) fn ask_last(&mut self, removal: &Action, pods: &[PodView], world: &World<'_>) {
         if let (Some(prober), Action::Remove { uid, reason, .. }) = (&mut self.prober, removal) {

@@ -3,15 +3,16 @@
 //! answers again the pool comes to rest at its target.
 
 mod asked_stories;
+mod job_stories;
 mod seeds;
 mod stories;
 
-use asked_stories::{Happens, Told, asking, happen, told};
+use asked_stories::{Happens, Told, ToldOfJobs, asking, happen, told, told_of_jobs};
 use proptest::prelude::*;
 use seeds::run;
 use stoker_core::asked::Rules;
 use stoker_core::verdict::Verdict;
-use stoker_sim::{Asking, Cluster, Mode, Says};
+use stoker_sim::{Asking, Cluster, JobCluster, Mode, Says};
 use stories::{only_ended_pods_go, rests, says};
 
 /// Lets a story happen to some operators, and checks every promise after each step.
@@ -123,5 +124,28 @@ fn i10_a_pool_comes_to_rest_at_its_target_once_everything_answers_again() {
         let mut cluster = tell(story, operators)?;
         cluster.swap_policy(says);
         rests(&mut cluster).map(drop)
+    });
+}
+
+/// Lets a story of a pool of Jobs happen to some operators, and checks every promise after each step.
+fn tell_of_jobs(told: ToldOfJobs, operators: usize) -> Result<JobCluster, TestCaseError> {
+    let mut cluster = told.begin(operators);
+    for what in told.history {
+        happen(&mut cluster, what)?;
+    }
+    Ok(cluster)
+}
+
+#[test]
+fn i1_i2_i3_an_operator_of_jobs_keeps_every_promise_whatever_their_pods_answer() {
+    run((told_of_jobs(asking()), 1..3usize), |(story, operators)| tell_of_jobs(story, operators).map(drop));
+}
+
+#[test]
+fn i10_a_pool_of_jobs_comes_to_rest_at_its_target_once_everything_answers_again() {
+    run((told_of_jobs(asking()), says(), 1..3usize), |(story, says, operators)| {
+        let mut cluster = tell_of_jobs(story, operators)?;
+        cluster.base.swap_policy(says);
+        job_stories::rests(&mut cluster).map(drop)
     });
 }

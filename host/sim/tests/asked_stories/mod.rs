@@ -5,18 +5,112 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::job_stories;
 use crate::seeds::tell;
 use crate::stories::{self, Story, next_removal, stories};
 use jiff::SignedDuration;
 use proptest::prelude::*;
+use stoker_core::PodView;
 use stoker_core::asked::Rules;
-use stoker_sim::{Asking, Cluster, Look, Manner, Mode};
+use stoker_sim::{Asking, Cluster, JobCluster, Look, Manner, Mode};
+
+/// A pool of some kind, in whose cluster pods are asked.
+pub trait Asked {
+    /// What can happen to any such pool.
+    type Any;
+    /// Lets it happen.
+    fn any(&mut self, what: Self::Any) -> Result<Option<Arc<Look>>, TestCaseError>;
+    /// The cluster.
+    fn base(&mut self) -> &mut Cluster;
+    /// How many operators there are.
+    fn operators(&self) -> usize;
+    /// A pod that an operator is about to remove.
+    fn next_removed(&self, operator: usize) -> Option<Arc<PodView>>;
+    fn ask(&mut self, operator: usize, choice: Option<usize>);
+    fn hear(&mut self, operator: usize, choice: Option<usize>);
+    fn ask_last(&mut self, operator: usize);
+}
+
+impl Asked for Cluster {
+    type Any = stories::Happens;
+
+    fn any(&mut self, what: Self::Any) -> Result<Option<Arc<Look>>, TestCaseError> {
+        use stories::Happens::{NodeLost, Unready};
+        if matches!(what, NodeLost(..) | Unready(_)) {
+            self.pass(A_SECOND);
+        }
+        stories::happen(self, what)
+    }
+
+    fn base(&mut self) -> &mut Cluster {
+        self
+    }
+
+    fn operators(&self) -> usize {
+        self.operators.len()
+    }
+
+    fn next_removed(&self, operator: usize) -> Option<Arc<PodView>> {
+        self.pods.get(&next_removal(self, operator)?.1).cloned()
+    }
+
+    fn ask(&mut self, operator: usize, choice: Option<usize>) {
+        Cluster::ask(self, operator, choice);
+    }
+
+    fn hear(&mut self, operator: usize, choice: Option<usize>) {
+        Cluster::hear(self, operator, choice);
+    }
+
+    fn ask_last(&mut self, operator: usize) {
+        Cluster::ask_last(self, operator);
+    }
+}
+
+impl Asked for JobCluster {
+    type Any = job_stories::Happens;
+
+    fn any(&mut self, what: Self::Any) -> Result<Option<Arc<Look>>, TestCaseError> {
+        use job_stories::Happens::{NodeLost, Unready};
+        if matches!(what, NodeLost(..) | Unready(_)) {
+            self.pass(A_SECOND);
+        }
+        job_stories::happen(self, what)
+    }
+
+    fn base(&mut self) -> &mut Cluster {
+        &mut self.base
+    }
+
+    fn operators(&self) -> usize {
+        self.operators.len()
+    }
+
+    fn next_removed(&self, operator: usize) -> Option<Arc<PodView>> {
+        self.pods_of(JobCluster::next_removed(self, operator)?).into_iter().find(|p| p.alive())
+    }
+
+    fn ask(&mut self, operator: usize, choice: Option<usize>) {
+        JobCluster::ask(self, operator, choice);
+    }
+
+    fn hear(&mut self, operator: usize, choice: Option<usize>) {
+        JobCluster::hear(self, operator, choice);
+    }
+
+    fn ask_last(&mut self, operator: usize) {
+        JobCluster::ask_last(self, operator);
+    }
+}
+
+/// No pod is found not to be Ready within the second in which it became Ready.
+const A_SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// One thing that happens. Pods and operators are chosen by a number, modulo how many there are.
 #[derive(Clone, Debug)]
-pub enum Happens {
+pub enum Happens<W = stories::Happens> {
     /// As to any pool.
-    Any(stories::Happens),
+    Any(W),
     Works(usize, bool),
     /// A pod that the operator is about to remove takes up work.
     TurnsBusy(usize),
@@ -101,6 +195,31 @@ impl Told {
     }
 }
 
+/// How a story of a pool of Jobs begins, and what happens then.
+#[derive(Clone)]
+pub struct ToldOfJobs {
+    pub story: job_stories::Story,
+    pub asking: Asking,
+    pub history: Vec<Happens<job_stories::Happens>>,
+}
+
+/// A line for each thing that happens.
+impl fmt::Debug for ToldOfJobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?}\n{:?}", self.asking, self.story)?;
+        self.history.iter().try_for_each(|what| writeln!(f, "  {what:?}"))
+    }
+}
+
+impl ToldOfJobs {
+    /// The cluster in which it happens.
+    pub fn begin(&self, operators: usize) -> JobCluster {
+        let mut cluster = self.story.begin(operators);
+        cluster.asks(self.asking);
+        cluster
+    }
+}
+
 /// Any way of asking that admission lets through.
 pub fn asking() -> impl Strategy<Value = Asking> {
     let mode = prop_oneof![Just(Mode::Http), Just(Mode::Exec), Just(Mode::Redis), Just(Mode::Redis)];
@@ -115,7 +234,10 @@ pub fn asking() -> impl Strategy<Value = Asking> {
     )
 }
 
-fn happens() -> impl Strategy<Value = Happens> {
+/// What can happen to any pool, among what can happen to questions and answers.
+fn mixed<W: Clone + fmt::Debug + 'static>(
+    to_any: impl Strategy<Value = Happens<W>>,
+) -> impl Strategy<Value = Happens<W>> {
     use Happens::*;
     let n = || 0..64usize;
     let manner = || {
@@ -123,13 +245,6 @@ fn happens() -> impl Strategy<Value = Happens> {
             4 => Just(Manner::True), 1 => Just(Manner::Hangs), 1 => Just(Manner::Dead), 1 => Just(Manner::Junk)
         ]
     };
-    // What says busy in other modes says nothing here.
-    let to_any = stories::happens().prop_map(|what| match what {
-        stories::Happens::Flips(p, value) => Works(p, value.eq_ignore_ascii_case("true")),
-        stories::Happens::TurnsBusy(o) => TurnsBusy(o),
-        stories::Happens::Outage(on) => Out(on),
-        what => Any(what),
-    });
     let to_pods = prop_oneof![
         6 => (n(), manner()).prop_map(|(p, manner)| Behaves(p, manner)),
         1 => manner().prop_map(HalfBehave),
@@ -147,6 +262,16 @@ fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![60 => to_any, 8 => to_pods, 24 => to_operators]
 }
 
+fn happens() -> impl Strategy<Value = Happens> {
+    // What says busy in other modes says nothing here.
+    mixed(stories::happens().prop_map(|what| match what {
+        stories::Happens::Flips(p, value) => Happens::Works(p, value.eq_ignore_ascii_case("true")),
+        stories::Happens::TurnsBusy(o) => Happens::TurnsBusy(o),
+        stories::Happens::Outage(on) => Happens::Out(on),
+        what => Happens::Any(what),
+    }))
+}
+
 /// Any story of a pool that is asked so.
 pub fn told(asking: impl Strategy<Value = Asking>) -> impl Strategy<Value = Told> {
     let history = prop::collection::vec(happens(), 0..400);
@@ -160,62 +285,70 @@ pub fn told(asking: impl Strategy<Value = Asking>) -> impl Strategy<Value = Told
     })
 }
 
-/// Lets one thing happen, and checks the promises. Returns the look, if it was one.
-pub fn happen(cluster: &mut Cluster, what: Happens) -> Result<Option<Arc<Look>>, TestCaseError> {
-    if let Happens::Any(what) = what {
-        use stories::Happens::{NodeLost, Unready};
-        if matches!(what, NodeLost(..) | Unready(_)) {
-            // No pod is found not to be Ready within the second in which it became Ready.
-            cluster.pass(SignedDuration::from_secs(1));
+/// Any story of a pool of Jobs that is asked so.
+pub fn told_of_jobs(asking: impl Strategy<Value = Asking>) -> impl Strategy<Value = ToldOfJobs> {
+    let any = job_stories::happens().prop_map(|what| match what {
+        job_stories::Happens::Flips(p, value) => Happens::Works(p, value.eq_ignore_ascii_case("true")),
+        job_stories::Happens::TurnsBusy(o) => Happens::TurnsBusy(o),
+        job_stories::Happens::Outage(on) => Happens::Out(on),
+        what => Happens::Any(what),
+    });
+    let history = prop::collection::vec(mixed(any), 0..400);
+    (job_stories::stories(), asking, history).prop_map(|(mut story, asking, history)| {
+        story.history.clear();
+        if asking.stamped {
+            story.clocks[1] = story.clocks[0];
         }
-        let look = stories::happen(cluster, what);
-        cluster.notice();
-        return look;
-    }
+        ToldOfJobs { story, asking, history }
+    })
+}
+
+/// Lets one thing happen, and checks the promises. Returns the look, if it was one.
+pub fn happen<P: Asked>(pool: &mut P, what: Happens<P::Any>) -> Result<Option<Arc<Look>>, TestCaseError>
+where
+    P::Any: fmt::Debug,
+{
+    let what = match what {
+        Happens::Any(what) => {
+            let look = pool.any(what);
+            pool.base().notice();
+            return look;
+        }
+        what => what,
+    };
     tell(|| format!("  {what:?}"));
-    let operators = cluster.operators.len();
-    let (now, kubelet) = (cluster.now, cluster.kubelet());
-    let pod = |cluster: &Cluster, choice| {
-        let name = cluster.pods.some(choice).unwrap_or_default();
-        cluster.pods.get(&name).cloned()
+    let operators = pool.operators();
+    let next = match &what {
+        Happens::TurnsBusy(o) => pool.next_removed(o % operators),
+        _ => None,
     };
     match what {
-        Happens::Any(_) => {}
-        Happens::Works(p, busy) => {
-            if let (Some(pod), Some(servers)) = (pod(cluster, p), &mut cluster.servers) {
-                servers.works(&pod, busy, now, kubelet);
-            }
+        Happens::Asks(o, p) => pool.ask(o % operators, Some(p)),
+        Happens::AsksAll(o) => pool.ask(o % operators, None),
+        Happens::Hears(o, q) => pool.hear(o % operators, Some(q)),
+        Happens::HearsAll(o) => pool.hear(o % operators, None),
+        Happens::AsksLast(o) => pool.ask_last(o % operators),
+        _ => {}
+    }
+    let cluster = pool.base();
+    let (now, kubelet) = (cluster.now, cluster.kubelet());
+    let pod = |choice| cluster.pods.get(&cluster.pods.some(choice).unwrap_or_default()).cloned();
+    let pod = match &what {
+        Happens::Works(p, _) | Happens::Behaves(p, _) | Happens::Written(p) => pod(*p),
+        _ => next,
+    };
+    let Some(servers) = &mut cluster.servers else { return Ok(None) };
+    match (what, pod) {
+        (Happens::Works(_, busy), Some(pod)) => servers.works(&pod, busy, now, kubelet),
+        (Happens::TurnsBusy(_), Some(pod)) => servers.works(&pod, true, now, kubelet),
+        (Happens::Behaves(_, manner), Some(pod)) => servers.behaves(&pod, manner, kubelet),
+        (Happens::HalfBehave(manner), _) => {
+            cluster.pods.iter().step_by(2).for_each(|pod| servers.behaves(pod, manner, kubelet));
         }
-        Happens::TurnsBusy(o) => {
-            let next = next_removal(cluster, o % operators).and_then(|(_, name)| cluster.pods.get(&name));
-            if let (Some(pod), Some(servers)) = (next.cloned(), &mut cluster.servers) {
-                servers.works(&pod, true, now, kubelet);
-            }
-        }
-        Happens::Behaves(p, manner) => {
-            if let (Some(pod), Some(servers)) = (pod(cluster, p), &mut cluster.servers) {
-                servers.behaves(&pod, manner, kubelet);
-            }
-        }
-        Happens::HalfBehave(manner) => {
-            if let Some(servers) = &mut cluster.servers {
-                cluster.pods.iter().step_by(2).for_each(|pod| servers.behaves(pod, manner, kubelet));
-            }
-        }
-        Happens::Written(p) => {
-            if let (Some(pod), Some(servers)) = (pod(cluster, p), &mut cluster.servers)
-                && servers.was_ready(&pod.uid)
-            {
-                servers.write(&pod, kubelet);
-            }
-        }
-        Happens::Flushed => cluster.servers.iter_mut().for_each(|servers| servers.flush()),
-        Happens::Out(out) => cluster.servers.iter_mut().for_each(|servers| servers.out = out),
-        Happens::Asks(o, p) => cluster.ask(o % operators, Some(p)),
-        Happens::AsksAll(o) => cluster.ask(o % operators, None),
-        Happens::Hears(o, q) => cluster.hear(o % operators, Some(q)),
-        Happens::HearsAll(o) => cluster.hear(o % operators, None),
-        Happens::AsksLast(o) => cluster.ask_last(o % operators),
+        (Happens::Written(_), Some(pod)) if servers.was_ready(&pod.uid) => servers.write(&pod, kubelet),
+        (Happens::Flushed, _) => servers.flush(),
+        (Happens::Out(out), _) => servers.out = out,
+        _ => {}
     }
     Ok(None)
 }

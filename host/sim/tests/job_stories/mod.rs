@@ -1,4 +1,5 @@
 //! What can happen in a story of a pool of Jobs, how it happens in the simulated cluster, and what must hold of it.
+#![allow(dead_code)]
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,7 +14,7 @@ use stoker_core::PodView;
 use stoker_core::pool::RemovalReason;
 use stoker_core::pool::jobs::History;
 use stoker_sim::jobs::{Done, Write};
-use stoker_sim::pods::{BUSY, end, says_busy, set, start};
+use stoker_sim::pods::{BUSY, end, set, start};
 use stoker_sim::{Clocks, Fate, JobCluster, Look, Says, Spec, Work, promises};
 
 /// How late a watch is at most, and an operator in carrying out its plan, where only names keep two operators from
@@ -123,7 +124,8 @@ fn work() -> impl Strategy<Value = Work> {
     })
 }
 
-fn happens() -> impl Strategy<Value = Happens> {
+/// Anything that may happen.
+pub fn happens() -> impl Strategy<Value = Happens> {
     use Happens::*;
     let value = prop_oneof![3 => Just("true"), 1 => Just("TRUE"), 3 => Just("false"), 1 => Just("")];
     let n = || 0..64usize;
@@ -309,9 +311,14 @@ pub fn act(cluster: &mut JobCluster, operator: usize, fate: Fate) -> Result<Opti
 }
 
 fn of_write(cluster: &JobCluster, done: &Done) -> Result<(), TestCaseError> {
-    let busy = || done.pods.iter().find(|p| p.alive() && says_busy(p));
+    let busy = || done.pods.iter().find(|p| p.alive() && cluster.base.is_busy(p));
     match &done.write {
         // Without a version somebody allowed it, which is checked of the look.
+        Write::Pod { version: Some(_), .. } if done.effect && cluster.base.servers.is_some() => {
+            for pod in done.pods.iter().filter(|p| p.alive()) {
+                promises::of_last_word(&cluster.base, pod, &done.last_words)?;
+            }
+        }
         Write::Pod { version: Some(_), .. } if done.effect => {
             prop_assert!(busy().is_none(), "I1: a busy pod is deleted: {done:?}");
         }
@@ -338,7 +345,7 @@ pub fn busy(cluster: &JobCluster) -> usize {
         cluster
             .pods_of(uid)
             .iter()
-            .any(|p| says_busy(p) && p.alive() || p.phase == stoker_core::Phase::Succeeded)
+            .any(|p| cluster.base.is_busy(p) && p.alive() || p.phase == stoker_core::Phase::Succeeded)
     };
     cluster.unfinished().iter().filter(|j| j.succeeded > 0 || works(&j.uid)).count()
 }
@@ -350,6 +357,7 @@ pub fn kubernetes(cluster: &mut JobCluster) {
         cluster.base.schedule(&name, 0);
         cluster.base.change(&name, start);
     }
+    cluster.base.notice();
     for name in cluster.jobs.names() {
         cluster.control(&name);
         cluster.report(&name);
@@ -368,6 +376,7 @@ pub fn of_rest(
     }
     cluster.base.add_node("node-0");
     cluster.base.cordon("node-0", false);
+    cluster.base.heal();
     let mut last = vec![None; cluster.operators.len()];
     for _ in 0..400 {
         kubernetes(cluster);
@@ -377,6 +386,7 @@ pub fn of_rest(
                 shown(cluster, &done)?;
             }
             cluster.tell_all(operator);
+            cluster.ask_all(operator);
             let op = &cluster.operators[operator].op;
             let now = cluster.base.now + op.clock;
             if !(op.due || last.is_none() || op.wake.is_some_and(|at| at <= now)) {
@@ -415,6 +425,7 @@ pub fn of_rest(
         let mut all = Vec::new();
         for operator in 0..cluster.operators.len() {
             cluster.tell_all(operator);
+            cluster.ask_all(operator);
             let Some(look) = looks(cluster, operator)? else { continue };
             let waits = look.plan.wake_at;
             prop_assert!(
