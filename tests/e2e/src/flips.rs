@@ -108,7 +108,11 @@ pub(crate) fn waits(namespace: &str, members: Members, since: Timestamp) -> Resu
         if about["namespace"] != namespace || !(of("pods") || of(made)) || !(200..300).contains(&code) {
             continue;
         }
-        let owner = event["responseObject"]["metadata"]["labels"][label].as_str().unwrap_or_default();
+        // Of a Job the log holds no more than its name.
+        let name = about["name"].as_str().unwrap_or_default();
+        let named = name.rsplit_once("-w-").map(|(pool, _)| pool).filter(|_| of("jobs"));
+        let label = event["responseObject"]["metadata"]["labels"][label].as_str();
+        let owner = named.or(label).unwrap_or_default();
         let time =
             |field: &str| -> Result<Timestamp> { Ok(event[field].as_str().unwrap_or_default().parse()?) };
         if time("requestReceivedTimestamp")? < since {
