@@ -28,7 +28,6 @@ use crate::{DecisionSummary, PodTemplate, PolicyStatus, PoolSpec, Selector};
     ),
     printcolumn(name = "IdleTarget", type_ = "integer", json_path = ".spec.idleTarget"),
     printcolumn(name = "Busy", type_ = "integer", json_path = ".status.busyCount"),
-    printcolumn(name = "Claimed", type_ = "integer", json_path = ".status.claimedCount", priority = 1),
     printcolumn(name = "Idle", type_ = "integer", json_path = ".status.idleCount"),
     printcolumn(name = "Total", type_ = "integer", json_path = ".status.totalCount"),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredReplicas"),
@@ -38,6 +37,7 @@ use crate::{DecisionSummary, PodTemplate, PolicyStatus, PoolSpec, Selector};
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Claimed", type_ = "integer", json_path = ".status.claimedCount", priority = 1),
     printcolumn(name = "Policy", type_ = "string", json_path = ".status.lastDecision.by", priority = 1),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.lastDecision.reason", priority = 1)
 )]

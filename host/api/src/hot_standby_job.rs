@@ -34,7 +34,6 @@ use crate::{DecisionSummary, PolicyStatus, PoolSpec, Selector};
     printcolumn(name = "Min", type_ = "integer", json_path = ".spec.minReplicas"),
     printcolumn(name = "Max", type_ = "integer", json_path = ".spec.maxReplicas"),
     printcolumn(name = "Busy", type_ = "integer", json_path = ".status.busyCount"),
-    printcolumn(name = "Claimed", type_ = "integer", json_path = ".status.claimedCount", priority = 1),
     printcolumn(name = "Idle", type_ = "integer", json_path = ".status.idleCount"),
     printcolumn(name = "ActivePods", type_ = "integer", json_path = ".status.activeCount"),
     printcolumn(name = "DesiredActive", type_ = "integer", json_path = ".status.desiredActive"),
@@ -50,6 +49,7 @@ use crate::{DecisionSummary, PolicyStatus, PoolSpec, Selector};
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
         priority = 1
     ),
+    printcolumn(name = "Claimed", type_ = "integer", json_path = ".status.claimedCount", priority = 1),
     printcolumn(name = "Policy", type_ = "string", json_path = ".status.lastDecision.by", priority = 1),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.lastDecision.reason", priority = 1)
 )]

@@ -346,7 +346,7 @@ async fn renew(
         return Err(Reply::new(StatusCode::BAD_REQUEST, "BadRequest", problem));
     }
     let ttl = Duration::from_secs(u64::from(ttl_seconds));
-    Ok(axum::Json(granted(&claims::renew(&server.context, &pool, &id, ttl).await?)))
+    Ok(axum::Json(granted(&claims::renew(&server.context, &pool, &id, Some(ttl)).await?)))
 }
 
 async fn release(

@@ -91,7 +91,7 @@ pub enum Unchanged {
     Unanswered(String),
 }
 
-type Outcome = Result<Bound, Refused>;
+pub type Outcome = Result<Bound, Refused>;
 
 /// Claims that are being bound, and those bound a short while ago, by pool and token.
 #[derive(Default)]
@@ -197,6 +197,21 @@ pub fn list(context: &Context, pool: &Pool) -> Vec<Bound> {
     let mut all: Vec<Bound> = Seen::of(context, pool).pods.into_iter().filter_map(bound).collect();
     all.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
     all
+}
+
+/// Binds a pod for one who is `gone` at some time, and then is told that there is none.
+pub async fn claim_until(
+    context: &Arc<Context>,
+    wanted: &Wanted,
+    gone: impl Future<Output = ()> + Send,
+) -> Outcome {
+    if let Some(token) = &wanted.token
+        && let Some(bound) = held(context, &wanted.pool, token)
+        && let Ok(bound) = find(context, &wanted.pool, &bound.claim.id).await
+    {
+        return Ok(bound);
+    }
+    bind(context, wanted, pin!(gone)).await
 }
 
 /// Waits in the queue, and writes the claim on the pod that is offered, until one is had. When the caller is `gone`, it
@@ -319,7 +334,8 @@ fn secret() -> Option<String> {
     Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-async fn read(context: &Context, namespace: &str, name: &str) -> Result<Option<PodView>, kube::Error> {
+/// A pod as it is now.
+pub async fn read(context: &Context, namespace: &str, name: &str) -> Result<Option<PodView>, kube::Error> {
     let api: Api<SlimPod> = Api::namespaced(context.client.clone(), namespace);
     Ok(timed(api.get_opt(name)).await?.map(SlimPod::into_view))
 }
@@ -348,10 +364,15 @@ pub async fn release_claim(context: &Context, pool: &Pool, id: &str) -> Result<B
     Ok(bound)
 }
 
-/// Lets a claim last for so long from now.
-pub async fn renew(context: &Context, pool: &Pool, id: &str, ttl: Duration) -> Result<Bound, Unchanged> {
-    let renewed =
-        |claim: &Claim| Claim { expires_at: Timestamp::now().checked_add(ttl).ok(), ..claim.clone() };
+/// Lets a claim last for so long from now; None = until it is released.
+pub async fn renew(
+    context: &Context,
+    pool: &Pool,
+    id: &str,
+    ttl: Option<Duration>,
+) -> Result<Bound, Unchanged> {
+    let until = || ttl.and_then(|ttl| Timestamp::now().checked_add(ttl).ok());
+    let renewed = |claim: &Claim| Claim { expires_at: until(), ..claim.clone() };
     amend(context, pool, id, |claim| Marks::from([(keys::CLAIM.to_owned(), Some(renewed(claim).text()))]))
         .await
 }

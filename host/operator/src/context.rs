@@ -10,7 +10,7 @@ use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource};
-use stoker_api::{HotStandbyDeployment, HotStandbyJob};
+use stoker_api::{HotStandbyDeployment, HotStandbyJob, StandbyClaim};
 use stoker_policy::{CompileLimits, HostOptions, PolicyHost};
 use tokio::sync::watch;
 
@@ -27,6 +27,7 @@ use crate::policy_cache::PolicyCache;
 use crate::pool::PoolState;
 use crate::prober::Prober;
 use crate::report::Reports;
+use crate::standby_claims::StandbyClaims;
 use crate::startup::StartError;
 
 /// How the operator runs.
@@ -57,15 +58,20 @@ pub struct ClaimOptions {
     pub per_second: NonZeroU32,
 }
 
+/// A kind of object that a controller looks after.
+pub trait Watched: Resource<DynamicType = ()> + Clone + 'static {}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Watched for K {}
+
 /// Objects of one kind within a scope: what asks for looks at them, and where the watch keeps them.
-pub struct Looked<K: PoolKind> {
+pub struct Looked<K: Watched> {
     trigger: mpsc::UnboundedSender<ObjectRef<K>>,
     triggers: Mutex<Option<mpsc::UnboundedReceiver<ObjectRef<K>>>>,
     objects: OnceLock<Store<K>>,
     listed: watch::Sender<bool>,
 }
 
-impl<K: PoolKind> Default for Looked<K> {
+impl<K: Watched> Default for Looked<K> {
     fn default() -> Self {
         let (trigger, triggers) = mpsc::unbounded();
         Self {
@@ -77,7 +83,7 @@ impl<K: PoolKind> Default for Looked<K> {
     }
 }
 
-impl<K: PoolKind> Looked<K> {
+impl<K: Watched> Looked<K> {
     /// Where the watch keeps the objects; set once, by the one controller of the scope.
     pub fn keep(&self, store: Store<K>) {
         // A second controller would be a mistake of this crate's own; the first one's store stays right.
@@ -101,11 +107,17 @@ impl<K: PoolKind> Looked<K> {
     }
 
     fn trigger(&self, key: &Key) {
-        let object = ObjectRef::new(&key.name).within(&key.namespace);
+        self.ask(ObjectRef::new(&key.name).within(&key.namespace));
+    }
+
+    /// Asks for a look at an object.
+    pub fn ask(&self, object: ObjectRef<K>) {
         // It fails only when the controller has stopped.
         self.trigger.unbounded_send(object).ok();
     }
+}
 
+impl<K: PoolKind> Looked<K> {
     fn latest(&self, key: &Key) -> Option<Pool> {
         let found = self.objects.get()?.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
         Some(K::pool(found))
@@ -118,6 +130,7 @@ pub struct Scope {
     namespace: Option<String>,
     pub deployments: Looked<HotStandbyDeployment>,
     pub jobs: Looked<HotStandbyJob>,
+    pub claims: Looked<StandbyClaim>,
 }
 
 impl Scope {
@@ -169,6 +182,7 @@ pub struct Context {
     pub unfinished: Unfinished,
     pub desk: Desk,
     pub claims: Claims,
+    pub standby_claims: StandbyClaims,
     pub reports: Reports,
     scopes: Vec<Arc<Scope>>,
     pools: Mutex<HashMap<String, Known>>,
@@ -206,6 +220,7 @@ impl Context {
             unfinished: Unfinished::default(),
             desk: Desk::default(),
             claims: Claims::default(),
+            standby_claims: StandbyClaims::default(),
             reports: Reports::default(),
             pools: Mutex::default(),
         }))
@@ -269,6 +284,7 @@ impl Context {
         for uid in &gone {
             self.owners.forget(uid);
             self.desk.forget(uid);
+            self.standby_claims.pool_gone(self, uid);
             self.prober.forget(uid);
             self.reports.forget(uid);
         }

@@ -44,6 +44,7 @@ mod server;
 mod slim_job;
 mod slim_meta;
 mod slim_pod;
+mod standby_claims;
 mod startup;
 
 use std::sync::Arc;
@@ -94,6 +95,7 @@ pub async fn run(
         tasks.push(tokio::spawn(policies::watch_config_maps(context.clone(), scope.clone(), stop.clone())));
         tasks.push(tokio::spawn(control(context.clone(), scope.clone(), deployments, stop.clone())));
         tasks.push(tokio::spawn(control(context.clone(), scope.clone(), jobs, stop.clone())));
+        tasks.push(tokio::spawn(standby_claims::control(context.clone(), scope.clone(), stop.clone())));
     }
     tracing::info!(scopes = ?context.scopes().iter().map(|s| s.label()).collect::<Vec<_>>(), "running");
     join_all(tasks).await;

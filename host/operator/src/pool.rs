@@ -313,6 +313,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         tracing::info!(object = %key, claim = id, reason = end.as_str(), "a claim ends");
         context.metrics.claims.ended(end.as_str());
     }
+    context.standby_claims.seen(context, &key, uid, &seen.pods, &claims.ended);
     let claims_wake = claims.wake_at;
     claims.join(&mut plan.actions);
 
