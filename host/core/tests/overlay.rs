@@ -144,8 +144,12 @@ fn i3_while_a_removal_is_in_doubt_no_other_pod_goes() {
     let mut busy_now = shown.clone();
     busy_now[3] = PodView { resource_version: "2".to_owned(), ..busy(3, at(3)) };
     assert_eq!(fewer(&mut memory.clone(), &busy_now, at(12)), [(2, Surplus), (1, Surplus)]);
+    // A watch that lags shows it as it was even before, which is no news.
+    memory.overlay.removal_unanswered("uid-3", "10", at(12));
+    busy_now[3] = PodView { resource_version: "9".to_owned(), ..ready(3, at(3)) };
+    assert_eq!(fewer(&mut memory, &busy_now, at(13)), [(3, Surplus)]);
     // The watch goes on showing nothing.
-    assert_eq!(fewer(&mut memory, &shown, at(40)), [(3, Surplus), (2, Surplus), (1, Surplus)]);
+    assert_eq!(fewer(&mut memory, &shown, at(42)), [(3, Surplus), (2, Surplus), (1, Surplus)]);
 }
 
 #[test]

@@ -52,6 +52,15 @@ struct Tried {
     uid: Option<String>,
 }
 
+/// Whether one version of an object came after another. Versions are numbers that go up (Kubernetes API Concepts:
+/// Resource versions); any that are not are taken to be news.
+fn is_after(version: &str, other: &str) -> bool {
+    match (version.parse::<u64>(), other.parse::<u64>()) {
+        (Ok(version), Ok(other)) => version > other,
+        _ => version != other,
+    }
+}
+
 impl Overlay {
     /// A pod was made, or was found in the slot that should be filled, whatever has become of it.
     pub fn made(&mut self, pod: PodView, now: Timestamp) {
@@ -143,7 +152,8 @@ impl Overlay {
             alive.map(|p| (p.uid.as_str(), p.resource_version.as_str())).collect();
         self.removed
             .retain(|r| fresh(&r.at) && !went(&r.uid) && (!r.shown || shown.contains_key(r.uid.as_str())));
-        let as_it_was = |r: &Removal| shown.get(r.uid.as_str()).is_some_and(|version| *version == r.version);
+        let as_it_was =
+            |r: &Removal| shown.get(r.uid.as_str()).is_some_and(|shown| !is_after(shown, &r.version));
         self.perhaps_removed.retain(|r| fresh(&r.at) && as_it_was(r));
         let removed: HashSet<&str> = self.removed.iter().map(|r| r.uid.as_str()).collect();
         for pod in &mut pods {
