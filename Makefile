@@ -89,6 +89,7 @@ bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips of 10
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips 100 10 jobs
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/beside
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/probes
+	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/claims
 	cargo run --locked --release -p stoker-policy --features bench --example decide
 
 .PHONY: test

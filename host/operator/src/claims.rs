@@ -93,17 +93,17 @@ pub enum Unchanged {
 
 pub type Outcome = Result<Bound, Refused>;
 
+/// By the pool's UID and the token: since when, and what came of it.
+type Tokens = HashMap<(String, String), (Instant, watch::Receiver<Option<Outcome>>)>;
+
 /// Claims that are being bound, and those bound a short while ago, by pool and token.
 #[derive(Default)]
 pub struct Claims {
-    tokens: Mutex<HashMap<(String, String), (Instant, watch::Receiver<Option<Outcome>>)>>,
+    tokens: Mutex<Tokens>,
 }
 
 impl Claims {
-    #[allow(clippy::type_complexity)]
-    fn tokens(
-        &self,
-    ) -> MutexGuard<'_, HashMap<(String, String), (Instant, watch::Receiver<Option<Outcome>>)>> {
+    fn tokens(&self) -> MutexGuard<'_, Tokens> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -143,7 +143,7 @@ async fn alone(context: &Arc<Context>, wanted: Wanted) -> Outcome {
             }
         }
     });
-    answered.await.unwrap_or_else(|_| Err(Refused::Deleted(name)))
+    answered.await.unwrap_or(Err(Refused::Deleted(name)))
 }
 
 async fn by_token(context: &Arc<Context>, wanted: Wanted, token: String) -> Outcome {

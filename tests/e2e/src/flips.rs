@@ -19,6 +19,12 @@ use crate::load::Members;
 pub struct Waits(Vec<f64>);
 
 impl Waits {
+    /// Of these milliseconds.
+    pub fn new(mut milliseconds: Vec<f64>) -> Self {
+        milliseconds.sort_by(f64::total_cmp);
+        Self(milliseconds)
+    }
+
     /// How many there were.
     pub fn count(&self) -> usize {
         self.0.len()
