@@ -164,6 +164,9 @@ async fn create(
     let mut outcomes = stream::iter(bodies)
         .map(|(slot, body)| {
             async move {
+                if context.desk.waiting_in(pool.uid()) == 0 {
+                    context.claims.go_first().await;
+                }
                 // A plan of many members takes a while, in which it may become void.
                 let outcome = match fence.broken() {
                     _ if stop.load(Ordering::Relaxed) => None,

@@ -32,6 +32,12 @@ const LOOKED: Duration = Duration::from_secs(2);
 /// How long it is tried to learn whether a write that was not answered was done.
 const UNSURE: Duration = Duration::from_secs(20);
 
+/// So many claims on their way keep nobody else from writing.
+const FEW: usize = 4;
+
+/// How long others give way to claims.
+const GIVE_WAY: Duration = Duration::from_millis(250);
+
 /// How often a claim that changes under our hands is read again.
 const TRIES: usize = 8;
 
@@ -100,11 +106,35 @@ type Tokens = HashMap<(String, String), (Instant, watch::Receiver<Option<Outcome
 #[derive(Default)]
 pub struct Claims {
     tokens: Mutex<Tokens>,
+    /// Claims that are being written.
+    writing: watch::Sender<usize>,
 }
 
 impl Claims {
+    /// Lets claims go first that are on their way: somebody waits for them, and for a replacement of standby nobody does.
+    pub async fn go_first(&self) {
+        if *self.writing.borrow() > FEW {
+            let mut writing = self.writing.subscribe();
+            tokio::time::timeout(GIVE_WAY, writing.wait_for(|count| *count <= FEW)).await.ok();
+        }
+    }
+
+    fn writing(&self) -> Writing<'_> {
+        self.writing.send_modify(|count| *count += 1);
+        Writing(self)
+    }
+
     fn tokens(&self) -> MutexGuard<'_, Tokens> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A claim that is being written, until it is dropped.
+struct Writing<'a>(&'a Claims);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.writing.send_modify(|count| *count -= 1);
     }
 }
 
@@ -295,6 +325,7 @@ async fn write(context: &Context, wanted: &Wanted, pod: &Arc<PodView>) -> Option
         metadata: wanted.metadata.clone(),
     };
     let (labels, annotations) = marks_of(&claim, mark_rules(pool.spec()));
+    let _writing = context.claims.writing();
     let began = Instant::now();
     loop {
         let version = Some(pod.resource_version.as_str());
