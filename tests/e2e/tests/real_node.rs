@@ -2,13 +2,16 @@
 //! own service account, or by dropping their readiness.
 #![allow(clippy::unwrap_used)]
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use anyhow::Result;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
-use stoker_e2e::World;
+use stoker_e2e::{World, netns};
 
 fn template(env: Value, probe: Value) -> Value {
     let mut all = vec![
@@ -98,5 +101,33 @@ async fn pods_that_drop_their_readiness_are_busy_not_broken() -> Result<()> {
     world.apply_pool("game", fields).await?;
     world.status("game", "standing by", |p| p.status.as_ref().is_some_and(|s| s.idle_count == 1)).await?;
     world.counts("game", 2, 0, 2).await?;
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn a_claimed_pods_server_answers_the_claimant() -> Result<()> {
+    let (world, token) = World::with_claims("real-claim").await?;
+    if !world.has_real_node().await? {
+        println!("skipped: this cluster has no real node");
+        return world.finish().await;
+    }
+    service_account(&world).await?;
+    let probe = json!({"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1});
+    let mut template = template(json!([]), probe);
+    template["spec"]["containers"][0]["ports"] = json!([{"name": "game", "containerPort": 8080}]);
+    world.apply_pool("game", json!({"idleTarget": 1, "maxReplicas": 2, "podTemplate": template})).await?;
+    let answer = world.claimant(&token, "game")?.claim(json!({"waitSeconds": 170})).await?;
+    answer.id()?;
+    let pod = &answer.body["pod"];
+    let address = format!("{}:{}", pod["ip"].as_str().unwrap(), pod["ports"]["game"]);
+    let status = netns::inside(|| -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(&address)?;
+        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    })??;
+    assert!(status.ends_with("200 OK"), "{status}");
     world.finish().await
 }
