@@ -1,5 +1,6 @@
 //! `stoker`: the operator and its tools.
 
+mod claim;
 mod crds;
 mod run;
 
@@ -21,6 +22,10 @@ enum Command {
     Run(run::Args),
     /// Print the custom resource definitions as YAML.
     Crds(crds::Args),
+    /// Claim a standby pod, and run a command with it or print it.
+    Claim(claim::ClaimArgs),
+    /// Release a claim.
+    Release(claim::ReleaseArgs),
     /// Compile the component on standard input; the operator runs this for itself, as a child with limits.
     #[command(hide = true)]
     Compile { memory_bytes: u64, cpu_seconds: u64 },
@@ -28,14 +33,16 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(args) => run::run(args),
-        Command::Crds(args) => crds::print(&args),
+        Command::Run(args) => run::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Crds(args) => crds::print(&args).map(|()| ExitCode::SUCCESS),
+        Command::Claim(args) => claim::claim(args),
+        Command::Release(args) => claim::release(args),
         Command::Compile { memory_bytes, cpu_seconds } => {
             return stoker_operator::compile_program(memory_bytes, cpu_seconds);
         }
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("stoker: {error:#}");
             ExitCode::FAILURE
