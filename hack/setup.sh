@@ -15,6 +15,7 @@ root=$PWD
 bin=$root/target/cluster/bin
 
 packages='runc containernetworking-plugins nftables busybox-static iproute2 musl-tools iptables conntrack g++ redis-server'
+programs='python3:python3 node:nodejs' # for the examples of claims, from wherever they are
 rust_targets='wasm32-unknown-unknown wasm32-wasip2 wasm32-wasip1 x86_64-unknown-linux-musl'
 rust_components='rustfmt clippy'
 cargo_component=0.21.1
@@ -53,6 +54,9 @@ setup_packages() {
 	for package in $packages; do
 		# One stat each instead of asking dpkg-query, which takes half a second.
 		[ -e "/var/lib/dpkg/info/$package.list" ] || missing="$missing $package"
+	done
+	for program in $programs; do
+		command -v "${program%:*}" >/dev/null 2>&1 || missing="$missing ${program#*:}"
 	done
 	[ -n "$missing" ] || return 0
 	if ! command -v apt-get >/dev/null 2>&1; then
