@@ -1,6 +1,6 @@
 //! A command that runs as long as a claim is held.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ pub async fn run(
     let mut child = match Command::new(program).args(words).spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("stoker: cannot run {program}: {error}");
+            tell(&format!("cannot run {program}: {error}"));
             // As shells tell it.
             return ExitCode::from(if error.kind() == ErrorKind::NotFound { 127 } else { 126 });
         }
@@ -97,7 +97,7 @@ pub async fn run(
             ended = child.wait() => return match ended {
                 Ok(status) => code(status),
                 Err(error) => {
-                    eprintln!("stoker: cannot wait for {program}: {error}");
+                    tell(&format!("cannot wait for {program}: {error}"));
                     ExitCode::FAILURE
                 }
             },
@@ -117,12 +117,12 @@ async fn keep(server: &Server, id: &str, renewal: Option<Renewal>) {
         match server.renew(id, ttl).await {
             Ok(_) => (next, told) = (half, false),
             Err(failed) if failed.over() => {
-                eprintln!("stoker: the claim {id} is over, and the command runs on: {failed}");
+                tell(&format!("the claim {id} is over, and the command runs on: {failed}"));
                 return std::future::pending().await;
             }
             Err(failed) => {
                 if !told {
-                    eprintln!("stoker: the claim {id} is not renewed, trying again: {failed}");
+                    tell(&format!("the claim {id} is not renewed, trying again: {failed}"));
                 }
                 told = true;
                 next = failed.again().unwrap_or(Duration::from_secs(1)).min(half);
@@ -158,11 +158,14 @@ pub async fn release(server: &Server, id: &str, signals: Option<&mut Signals>) {
         signal = given_up => Err(format!("signal {} came", signal.as_raw())),
     };
     if let Err(why) = released {
-        eprintln!(
-            "stoker: the claim is not released: {why}; release it with `{}`",
-            server.release_command(id)
-        );
+        let command = server.release_command(id);
+        tell(&format!("the claim is not released: {why}; release it with `{command}`"));
     }
+}
+
+/// Says something beside the command's output. That nobody reads it is no reason to end.
+fn tell(words: &str) {
+    writeln!(std::io::stderr(), "stoker: {words}").ok();
 }
 
 /// The exit code as a shell tells it.
