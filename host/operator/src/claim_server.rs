@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -276,11 +277,15 @@ async fn admitted(
 }
 
 /// The body of a request; an empty one is an empty object.
-fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Reply> {
+fn body<T: DeserializeOwned>(bytes: Result<Bytes, BytesRejection>) -> Result<T, Reply> {
+    let bytes = bytes.map_err(|rejection| {
+        let message = format!("the body, of {BODY} bytes at most, cannot be read: {}", rejection.body_text());
+        Reply::new(rejection.status(), "BadRequest", message)
+    })?;
     let refused = |why: String| Reply::new(StatusCode::BAD_REQUEST, "BadRequest", format!("the body: {why}"));
     let text: &[u8] = match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None => b"{}",
-        Some(b'{') => bytes,
+        Some(b'{') => &bytes,
         Some(_) => return Err(refused("it must be a JSON object".to_owned())),
     };
     serde_json::from_slice(text).map_err(|error| refused(error.to_string()))
@@ -291,10 +296,10 @@ async fn claim(
     Path((namespace, name)): Path<(String, String)>,
     Query(which): Query<Which>,
     headers: HeaderMap,
-    bytes: Bytes,
+    bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Reply> {
     let (pool, account) = admitted(&server, &headers, (&namespace, &name), which, "create").await?;
-    let request: ClaimRequest = body(&bytes)?;
+    let request: ClaimRequest = body(bytes)?;
     if let Some(problem) = request.problem() {
         return Err(Reply::new(StatusCode::BAD_REQUEST, "BadRequest", problem));
     }
@@ -337,10 +342,10 @@ async fn renew(
     Path((namespace, name, id)): Path<(String, String, String)>,
     Query(which): Query<Which>,
     headers: HeaderMap,
-    bytes: Bytes,
+    bytes: Result<Bytes, BytesRejection>,
 ) -> Result<axum::Json<GrantedClaim>, Reply> {
     let (pool, _) = admitted(&server, &headers, (&namespace, &name), which, "create").await?;
-    let RenewRequest { ttl_seconds } = body(&bytes)?;
+    let RenewRequest { ttl_seconds } = body(bytes)?;
     let asked = ClaimRequest { ttl_seconds: Some(ttl_seconds), ..ClaimRequest::default() };
     if let Some(problem) = asked.problem() {
         return Err(Reply::new(StatusCode::BAD_REQUEST, "BadRequest", problem));

@@ -110,6 +110,8 @@ async fn i11_requests_that_cannot_be_granted_are_refused_in_words() -> Result<()
     }
     let answer = claimant.send_raw(Method::POST, "", b"{".to_vec()).await?;
     assert_eq!(answer.status, 400, "{answer:?}");
+    let answer = claimant.send_raw(Method::POST, "", vec![b' '; 200 << 10]).await?;
+    assert_eq!((answer.status, answer.text("reason")), (413, "BadRequest"), "{answer:?}");
     let answer = claimant.send(Method::POST, "?kind=Pod", Value::Null).await?;
     assert_eq!((answer.status, answer.text("reason")), (400, "NoSuchKind"), "{answer:?}");
     let answer = claimant.send(Method::PUT, "", Value::Null).await?;
