@@ -253,8 +253,12 @@ async fn bind(
 ) -> Outcome {
     let (pool, key) = (&wanted.pool, wanted.pool.key());
     let (place, began) = (context.desk.place(), Instant::now());
-    let mut patience = wanted.wait;
+    let (mut patience, mut is_gone) = (wanted.wait, false);
     loop {
+        if is_gone {
+            // The pod that was offered by then could not be had.
+            return Err(Refused::NoStandby(key.to_string()));
+        }
         let deleting = context.latest(&key).is_none_or(|latest| latest.meta().deletion_timestamp.is_some());
         if deleting {
             return Err(Refused::Deleted(key.to_string()));
@@ -271,7 +275,10 @@ async fn bind(
             biased;
             offered = &mut offer => Some(offered.ok()),
             () = tokio::time::sleep(left) => None,
-            () = &mut gone => None,
+            () = &mut gone => {
+                is_gone = true;
+                None
+            }
         };
         let offered = match offered {
             Some(offered) => offered,
