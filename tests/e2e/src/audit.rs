@@ -26,7 +26,8 @@ pub enum PodEvent {
         uid: String,
         at: String,
     },
-    /// An accepted delete request; `busy` is what the pod's annotation said at that moment.
+    /// An accepted delete request; `busy` is what the pod's annotation said at that moment. Who ends may be called busy
+    /// afterwards, as long as a finalizer keeps it.
     Deleted {
         name: String,
         uid: String,
@@ -128,6 +129,8 @@ impl PodWatch {
         let events = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&events);
         let task = tokio::spawn(async move {
+            // Whether those that are ending were busy when that was asked for, by UID.
+            let mut ending = HashMap::new();
             loop {
                 while let Some(event) = stream.next().await {
                     let (pod, created) = match event {
@@ -142,8 +145,16 @@ impl PodWatch {
                     let at = version.clone();
                     let event = match created {
                         Some(true) => PodEvent::Created { name, uid, at },
-                        Some(false) => PodEvent::Deleted { name, uid, busy, at },
-                        None => continue,
+                        Some(false) => {
+                            let busy = ending.remove(&uid).unwrap_or(busy);
+                            PodEvent::Deleted { name, uid, busy, at }
+                        }
+                        None => {
+                            if pod.metadata.deletion_timestamp.is_some() {
+                                ending.entry(uid).or_insert(busy);
+                            }
+                            continue;
+                        }
                     };
                     into.lock().unwrap_or_else(PoisonError::into_inner).push(event);
                 }
