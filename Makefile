@@ -3,6 +3,7 @@
 
 include hack/cluster.mk
 include hack/policies.mk
+include hack/gate.mk
 include hack/demo.mk
 
 .PHONY: help
@@ -54,9 +55,11 @@ generated: build ## Check that generated files are current
 	@diff -r crds target/generated || { echo "crds/ is stale: run make crds and commit"; exit 1; }
 
 .PHONY: unit
-unit: build ## Test everything that needs no cluster
+# The program of the cluster answers for Kubernetes' cron library; the cluster itself need not run.
+unit: build gate cluster-setup ## Test everything that needs no cluster
 	cd tests/cluster && go test ./...
 	cargo test --locked --workspace
+	cargo test --locked --workspace --test differential -- --ignored
 
 FUZZ_TARGETS := component answer config
 FUZZ_SECONDS ?= 20
@@ -81,15 +84,20 @@ E2E_TESTS := $(patsubst tests/e2e/tests/%.rs,--test %,$(wildcard tests/e2e/tests
 e2e: build cluster-up ## Test the operator on the local cluster
 	cargo test --locked --workspace $(E2E_TESTS) -- --ignored --test-threads=4
 
+.PHONY: test-long
+test-long: build cluster-up ## Runs at their instants for seven distances and warm-ups side by side, 12 minutes
+	STOKER_TEST_LONG=1 cargo test --locked --workspace --test cron_matrix -- --ignored --nocapture
+
 .PHONY: bench
 # 10,000 pods, and as many more as stand in for busy ones.
-bench: SIM_NODES = 30
-bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips of 100 pools of Jobs, flips beside bad policies, questions to pods (on the local cluster), decisions
+bench: SIM_NODES = 100
+bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips of 100 pools of Jobs, flips beside bad policies, questions to pods, claims, cron jobs (on the local cluster), decisions
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/scale
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips 100 10 jobs
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/beside
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/probes
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/claims
+	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/crons
 	cargo run --locked --release -p stoker-policy --features bench --example decide
 
 .PHONY: test

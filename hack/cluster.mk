@@ -13,7 +13,8 @@ CLUSTER_BIN := target/cluster/bin/stoker-cluster
 cluster-setup:
 	@hack/setup.sh cluster
 
-cluster-up: cluster-setup ## Start the local cluster (SIM_NODES=3, REAL_NODE=1); a quick no-op while it runs
+# The real node has the gate's image.
+cluster-up: cluster-setup gate ## Start the local cluster (SIM_NODES=3, REAL_NODE=1); a quick no-op while it runs
 	@$(CLUSTER_BIN) up --sim-nodes=$(SIM_NODES) --real-node=$(if $(filter 0 false no,$(REAL_NODE)),false,true)
 
 # Taking down must work even if the sources do not compile: build only what was never built.

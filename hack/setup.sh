@@ -16,7 +16,7 @@ bin=$root/target/cluster/bin
 
 packages='runc containernetworking-plugins nftables busybox-static iproute2 musl-tools iptables conntrack g++ redis-server'
 programs='python3:python3 node:nodejs' # for the examples of claims, from wherever they are
-rust_targets='wasm32-unknown-unknown wasm32-wasip2 wasm32-wasip1 x86_64-unknown-linux-musl'
+rust_targets='wasm32-unknown-unknown wasm32-wasip2 wasm32-wasip1 x86_64-unknown-linux-musl aarch64-unknown-linux-musl'
 rust_components='rustfmt clippy'
 cargo_component=0.21.1
 cargo_fuzz=0.13.2

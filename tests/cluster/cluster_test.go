@@ -6,10 +6,12 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -226,6 +228,109 @@ func TestAnImageIsBuiltFromTheFilesGiven(t *testing.T) {
 	} {
 		if _, err := parseBuild(args); err == nil {
 			t.Errorf("%v was taken", args)
+		}
+	}
+}
+
+// gateBuilt puts a gate where make does.
+func gateBuilt(t *testing.T, l layout, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(l.gate()), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(l.gate(), []byte(content), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheGatesImageHasTheGateAndNothingElse(t *testing.T) {
+	l := newLayout(filepath.Join(t.TempDir(), "cluster"))
+	if _, err := gateFiles(l); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("without a gate: %v", err)
+	}
+	gateBuilt(t, l, "a gate")
+	i, err := gateFiles(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	if err := i.write(&archive); err != nil {
+		t.Fatal(err)
+	}
+	outer := untar(t, archive.Bytes())
+	var manifest []struct {
+		Config           string
+		RepoTags, Layers []string
+	}
+	if err := json.Unmarshal(outer["manifest.json"].content, &manifest); err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Config struct {
+			Entrypoint, Cmd []string
+			User            string
+		}
+	}
+	if err := json.Unmarshal(outer[manifest[0].Config].content, &config); err != nil {
+		t.Fatal(err)
+	}
+	c := config.Config
+	if manifest[0].RepoTags[0] != "docker.io/stoker/gate:dev" ||
+		!slices.Equal(c.Entrypoint, []string{"/stoker-gate"}) || c.Cmd != nil || c.User != "65532:65532" {
+		t.Errorf("%v: %+v", manifest[0].RepoTags, c)
+	}
+	files := untar(t, outer[manifest[0].Layers[0]].content)
+	if f := files["stoker-gate"]; len(files) != 1 || string(f.content) != "a gate" || f.mode != 0o755 {
+		t.Errorf("%+v", files)
+	}
+}
+
+func TestAGateIsAmongTheStandardImagesOnceItIsBuilt(t *testing.T) {
+	if _, err := findBusybox(); err != nil {
+		t.Skip(err)
+	}
+	l := newLayout(filepath.Join(t.TempDir(), "cluster"))
+	for _, built := range []bool{false, true} {
+		if built {
+			gateBuilt(t, l, "a gate")
+		}
+		files, err := standardImages(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.Contains(files, image{name: gateImage}.archive(l)) != built {
+			t.Errorf("built %t: %q", built, files)
+		}
+	}
+}
+
+func TestARunningNodeGetsAGateOnlyWhenItChanged(t *testing.T) {
+	l := newLayout(filepath.Join(t.TempDir(), "cluster"))
+	var imported int
+	fails := errors.New("no containerd")
+	var answer error
+	refresh := func() error {
+		return refreshGate(l, func(layout, string) error { imported++; return answer })
+	}
+	for _, step := range []struct {
+		what   string
+		gate   string
+		answer error
+		want   int // imports so far
+	}{
+		{"no gate was built", "", nil, 0},
+		{"the first", "1", nil, 1},
+		{"the same", "1", nil, 1},
+		{"another, which fails", "2", fails, 2},
+		{"another, once more", "2", nil, 3},
+		{"the same other", "2", nil, 3},
+	} {
+		if step.gate != "" {
+			gateBuilt(t, l, step.gate)
+		}
+		answer = step.answer
+		if err := refresh(); !errors.Is(err, step.answer) || (err != nil) != (step.answer != nil) || imported != step.want {
+			t.Errorf("%s: %v after %d imports, want %d", step.what, err, imported, step.want)
 		}
 	}
 }

@@ -17,7 +17,12 @@ const (
 	busyboxImage    = "docker.io/local/busybox:1"
 	busyServerImage = "docker.io/local/busy-server:1"
 	pauseImage      = "docker.io/local/pause:1"
+	gateImage       = "docker.io/stoker/gate:dev"
 )
+
+// gateUser is a number, so that the kubelet knows without looking that it is not root: a pod with
+// runAsNonRoot may have the gate beside a workload that has a user of its own.
+const gateUser = "65532:65532"
 
 // standardImages writes the archives that are always imported and returns their files.
 func standardImages(l layout) ([]string, error) {
@@ -49,6 +54,11 @@ func standardImages(l layout) ([]string, error) {
 	} else {
 		logf("no image %s: %v (hack/setup.sh cluster builds it)", busyServerImage, err)
 	}
+	if gate, err := gateFiles(l); err == nil {
+		all = append(all, gate)
+	} else {
+		logf("no image %s: %v (make gate builds it)", gateImage, err)
+	}
 	var files []string
 	for _, i := range all {
 		file, err := i.save(l)
@@ -77,13 +87,56 @@ func busyboxFiles(busybox []byte, applets []string) image {
 	return image{name: busyboxImage, files: files, command: []string{"/bin/sh"}}
 }
 
-// save writes the archive to the images folder, named after the image.
+// gateFiles is the gate alone, as it was built last.
+func gateFiles(l layout) (image, error) {
+	gate, err := os.ReadFile(l.gate())
+	if err != nil {
+		return image{}, err
+	}
+	return image{
+		name: gateImage, files: []imageFile{{path: "/stoker-gate", content: gate, mode: 0o755}},
+		entrypoint: []string{"/stoker-gate"}, user: gateUser,
+	}, nil
+}
+
+// refreshGate gives a running real node the gate that was built since it came up; importing is how
+// the node gets an archive. An unchanged gate costs no import.
+func refreshGate(l layout, importing func(layout, string) error) error {
+	gate, err := gateFiles(l)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	before, _ := os.ReadFile(gate.archive(l))
+	file, err := gate.save(l)
+	if err != nil {
+		return err
+	}
+	if after, err := os.ReadFile(file); err != nil || bytes.Equal(before, after) {
+		return err
+	}
+	if err := importing(l, file); err != nil {
+		// Else the next attempt would find the archive unchanged.
+		return errors.Join(err, os.Remove(file))
+	}
+	fmt.Println("imported", gate.name)
+	return nil
+}
+
+// archive is the image's file in the images folder.
+func (i image) archive(l layout) string {
+	return l.path("images", strings.NewReplacer("/", "_", ":", "_").Replace(i.name)+".tar")
+}
+
+// save writes the archive and returns its file.
 func (i image) save(l layout) (string, error) {
 	var archive bytes.Buffer
 	if err := i.write(&archive); err != nil {
 		return "", err
 	}
-	file := l.path("images", strings.NewReplacer("/", "_", ":", "_").Replace(i.name)+".tar")
+	file := i.archive(l)
 	return file, writeFileAtomically(file, archive.Bytes(), 0o644)
 }
 

@@ -30,6 +30,7 @@ type image struct {
 	entrypoint []string
 	command    []string
 	env        []string
+	user       string // UID:GID; root if empty
 }
 
 // builtAt is the date of everything in an image: a constant, so that digests do not change.
@@ -43,7 +44,7 @@ func (i image) write(w io.Writer) error {
 	config, err := json.Marshal(map[string]any{
 		"architecture": "amd64", "os": "linux", "created": builtAt,
 		"config": map[string]any{
-			"Entrypoint": i.entrypoint, "Cmd": i.command, "WorkingDir": "/",
+			"Entrypoint": i.entrypoint, "Cmd": i.command, "WorkingDir": "/", "User": i.user,
 			"Env": append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, i.env...),
 		},
 		"rootfs":  map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + digest(layer)}},

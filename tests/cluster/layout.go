@@ -66,6 +66,9 @@ func (l layout) auditLog() string           { return l.path("logs", "audit.log")
 func (l layout) stateFile() string          { return l.path("run", "state.json") }
 func (l layout) portFile() string           { return l.path("port") }
 
+// gate is where `make gate` puts it, beside the cluster's folder.
+func (l layout) gate() string { return filepath.Join(l.dir, "..", "gate", "amd64", "stoker-gate") }
+
 // short is a folder for unix sockets, whose paths may have no more than 107 bytes: a checkout can
 // be deeper than that.
 func (l layout) short() string { return "/run/" + l.id }

@@ -20,6 +20,8 @@ const usage = `stoker-cluster runs a real Kubernetes on this machine.
   images import FILE.tar...                     hand image archives to the real node
   images build NAME [--entrypoint PATH] [--env K=V] --file HOST:PATH[:MODE]...
                                                 make an archive from files and import it
+  cron N                                        the next N instants by Kubernetes' own library for each
+                                                line SCHEDULE|ZONE|AFTER of stdin; needs no cluster
 
 The kubeconfig is kubeconfig in the cluster's folder (the folder above the binary's, or
 $STOKER_CLUSTER_DIR); it works from the host and inside the cluster's network.
@@ -47,6 +49,7 @@ func main() {
 	}
 	commands := map[string]func(layout, []string) error{
 		"up": up, "down": down, "status": status, "exec": execInside, "images": images, "supervise": supervise,
+		"cron": cronAnswers,
 	}
 	command, ok := commands[name]
 	if !ok {

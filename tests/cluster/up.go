@@ -77,6 +77,11 @@ func reuse(l layout, s *state, simNodes int, wantReal bool) error {
 			time.Sleep(100 * time.Millisecond)
 		}
 	}
+	if s.RealNode {
+		if err := refreshGate(l, importImage); err != nil {
+			return err
+		}
+	}
 	fmt.Println("the cluster runs already")
 	summary(l, s)
 	return nil

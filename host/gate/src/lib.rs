@@ -1,0 +1,103 @@
+//! `stoker-gate`: holds a workload until its instant, in a pod that was made ready before it.
+//!
+//! ```text
+//! stoker-gate install FILE                       copy itself to FILE, in a volume that the containers share
+//! stoker-gate pulled                             end at once: to have run is to have been pulled
+//! stoker-gate wait INSTANT                       end at INSTANT
+//! stoker-gate exec INSTANT -- COMMAND [ARG...]   at INSTANT, become COMMAND
+//! ```
+//!
+//! INSTANT is RFC 3339 in UTC, such as `2026-11-22T09:00:00Z`, with up to nine digits of a second's fraction.
+//!
+//! What holds:
+//! - **Never early.** The clock (`CLOCK_REALTIME`) is read on every wake, and the gate opens only when it shows the
+//!   instant or more: also when it was set back meanwhile, and at once when it was set forward. An instant that
+//!   is past opens at once, so a pod that is tried again starts without delay.
+//! - **The workload finds everything as the gate found it**: process ID, environment, signal mask, ignored signals,
+//!   open files, folder. The gate changes only the mask, while it waits, and all of its own files close on exec.
+//! - **It can be stopped.** SIGTERM, SIGINT, SIGQUIT and SIGHUP end it with 128 + the signal's number, also as
+//!   process 1 of a container, for which signals have no default action, and also if they were ignored before.
+//!   Other signals act as they were found to; so an image's unusual `STOPSIGNAL` waits for the kubelet's SIGKILL.
+//! - **It asks for little**: no network, no API, any user, a read-only root, no writable folder but `install`'s; at most
+//!   2 MB of memory, one thread. It never waits for whoever reads its standard error: what cannot be written
+//!   at once is lost.
+//!
+//! On standard error it says `stoker-gate: waiting until INSTANT` when it begins to wait, then
+//! `stoker-gate: open SECONDS s after INSTANT`, SECONDS with six digits of fraction, or
+//! `stoker-gate: ended by SIGTERM before INSTANT`.
+//!
+//! Exit codes: 0; 2 for a wrong call; 128 + n after signal n; 127 when COMMAND was not found and 126 when it cannot
+//! be executed, as shells say it; 1 for anything else. After exec the code is COMMAND's.
+#![deny(missing_docs)]
+
+mod alarm;
+mod call;
+mod command;
+mod install;
+mod instant;
+mod say;
+mod wait;
+
+use std::ffi::CStr;
+use std::time::SystemTime;
+
+use alarm::Alarm;
+use call::Call;
+use wait::Outcome;
+
+/// Does what the arguments ask for (without the program's name) and returns the exit code. Does not return when
+/// it becomes a command.
+pub fn run(arguments: &[&CStr]) -> i32 {
+    let call = match Call::parse(arguments) {
+        Ok(call) => call,
+        Err(what) => {
+            say::error(&what);
+            return 2;
+        }
+    };
+    match call {
+        Call::Help => {
+            println!("{}", call::USAGE);
+            0
+        }
+        Call::Version => {
+            println!("stoker-gate {}", env!("CARGO_PKG_VERSION"));
+            0
+        }
+        Call::Pulled => 0,
+        Call::Install(file) => code(install::install(file)),
+        Call::Wait(instant) => code(hold(instant, |_| Ok(0))),
+        Call::Exec(instant, command) => code(hold(instant, |alarm| {
+            alarm.give_back().map_err(|error| format!("cannot restore the signal mask: {error}"))?;
+            Ok(command::become_it(command))
+        })),
+    }
+}
+
+/// A failure is told, and its exit code is 1.
+fn code(outcome: Result<i32, String>) -> i32 {
+    outcome.unwrap_or_else(|what| {
+        say::error(&what);
+        1
+    })
+}
+
+/// Waits for the instant, goes on with `open`, and returns the exit code.
+fn hold(instant: SystemTime, open: impl FnOnce(Alarm) -> Result<i32, String>) -> Result<i32, String> {
+    let mut alarm = Alarm::new().map_err(|error| format!("cannot make a timer: {error}"))?;
+    let name = instant::name(instant);
+    let outcome = wait::wait(instant, &mut alarm, || say::now(&format!("waiting until {name}")))
+        .map_err(|error| format!("cannot wait: {error}"))?;
+    match outcome {
+        Outcome::Ended(signal) => {
+            say::now(&format!("ended by {signal} before {name}"));
+            Ok(128 + signal as i32)
+        }
+        Outcome::Open { late } => {
+            // By the clock itself: the wait went by whichever of the system's two was behind.
+            let late = SystemTime::now().duration_since(instant).unwrap_or(late);
+            say::now(&format!("open {}.{:06} s after {name}", late.as_secs(), late.subsec_micros()));
+            open(alarm)
+        }
+    }
+}
