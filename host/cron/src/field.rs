@@ -167,11 +167,12 @@ impl Kind {
 }
 
 fn step_of(text: &str) -> Result<u8, String> {
-    match text.parse::<u64>() {
+    // Kubernetes' numbers end with i64's, too.
+    match text.parse::<i64>() {
         Ok(0) => Err("a step of 0 never advances; write 1 or more".to_owned()),
         // A step past the end of the field leaves the first value only, however large it is.
-        Ok(step) => Ok(u8::try_from(step).unwrap_or(u8::MAX)),
-        Err(_) => Err(format!("{} is not a step; write a number such as 5", quoted(text))),
+        Ok(step) if step > 0 => Ok(u8::try_from(step).unwrap_or(u8::MAX)),
+        _ => Err(format!("{} is not a step; write a number such as 5", quoted(text))),
     }
 }
 
@@ -208,6 +209,7 @@ mod tests {
             (MINUTE, "5/15", vec![5, 20, 35, 50]),
             (HOUR, "8-17/4", vec![8, 12, 16]),
             (HOUR, "8-17/4000000000", vec![8]),
+            (HOUR, "8-17/9223372036854775807", vec![8]),
             (MONTH, "jan,APR-Jun", vec![1, 4, 5, 6]),
             (WEEKDAY, "mon-fri", vec![1, 2, 3, 4, 5]),
             (WEEKDAY, "Sun/3", vec![0, 3, 6]),
@@ -237,6 +239,13 @@ mod tests {
             (HOUR, "*/0", 2, "a step of 0 never advances; write 1 or more"),
             (HOUR, "1/x", 2, "\"x\" is not a step; write a number such as 5"),
             (HOUR, "1/2/3", 2, "\"2/3\" is not a step; write a number such as 5"),
+            (HOUR, "1/-3", 2, "\"-3\" is not a step; write a number such as 5"),
+            (
+                HOUR,
+                "*/9223372036854775808",
+                2,
+                "\"9223372036854775808\" is not a step; write a number such as 5",
+            ),
             (HOUR, "*-5", 2, "* is the whole range and has no end; write * or a range"),
             (HOUR, "-5", 0, "a value is missing; write 0 to 23, a range such as 0-4, or *"),
             (MINUTE, ",", 0, "there is no value; write 0 to 59, a range such as 0-4, or *"),

@@ -10,11 +10,12 @@
 //! up for, and one that occurs twice is named twice. When both the day of the month and the weekday are
 //! restricted, either is enough; `*` with a step above 1 restricts.
 //!
-//! Kubernetes takes four things that are refused here, because none of them can be meant as it acts: `@every`,
+//! Kubernetes takes five things that are refused here, because none of them can be meant as it acts: `@every`,
 //! which names no instants without a beginning; the prefixes `TZ=` and `CRON_TZ=`, for which there is a field;
-//! a field of commas only, which never fires; and `*-5`, which it reads as `*`. And where clocks change near
-//! midnight, or by less than an hour, its search loses times that the rule names, at worst a whole year's,
-//! or does not end; here they are found.
+//! a field of commas only, which names nothing; `*-5`, which it reads as `*`; and a Turkish `İ`, which it takes
+//! for an `i`. And where clocks change near midnight, by other than full hours, not at a full hour, or back by
+//! more than one, its search loses times that the rule names, at worst a whole year's, turns back, or does not
+//! end; here they are found. All else is the same: the tests compare the two live.
 //!
 //! ```
 //! use jiff::{Timestamp, tz::TimeZone};
