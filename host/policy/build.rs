@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 9] = [
     "buffer",
     "percent-buffer",
     "scheduled-buffer",
@@ -11,6 +11,8 @@ const NAMES: [&str; 7] = [
     "probe-verdict",
     "hysteresis",
     "json-status",
+    "fixed-lead",
+    "learned-lead",
 ];
 
 fn main() {

@@ -10,6 +10,8 @@ pub const NAMES: &[&str] = &[
     "probe-verdict",
     "hysteresis",
     "json-status",
+    "fixed-lead",
+    "learned-lead",
 ];
 
 /// The component of the built-in policy `name`, or nothing when there is none of that name.
@@ -22,6 +24,8 @@ pub fn bytes(name: &str) -> Option<&'static [u8]> {
         "probe-verdict" => Some(include_bytes!(env!("STOKER_BUILTIN_PROBE_VERDICT"))),
         "hysteresis" => Some(include_bytes!(env!("STOKER_BUILTIN_HYSTERESIS"))),
         "json-status" => Some(include_bytes!(env!("STOKER_BUILTIN_JSON_STATUS"))),
+        "fixed-lead" => Some(include_bytes!(env!("STOKER_BUILTIN_FIXED_LEAD"))),
+        "learned-lead" => Some(include_bytes!(env!("STOKER_BUILTIN_LEARNED_LEAD"))),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fixtures::{evidence, input, limits};
 use stoker_policy::contract::busyness::{self, VerdictState};
-use stoker_policy::contract::scaling;
+use stoker_policy::contract::{scaling, warm_up};
 use stoker_policy::{ConfigRefusal, Limits, Policy, PolicyHost, builtin};
 use tokio::sync::OnceCell;
 
@@ -405,6 +405,120 @@ mod json_status {
                 "pointer: state does not begin with /; write for example /status",
                 "busy: stands in busy and in idle; a word can mean only one state",
             ]
+        );
+    }
+}
+
+mod leads {
+    use super::*;
+
+    const CONFIGURED: u64 = 600_000;
+
+    /// A run that took so many milliseconds to be scheduled, to pull and to start.
+    fn run(schedule: u64, pull: u64, start: u64) -> warm_up::Phases {
+        warm_up::Phases {
+            instant: 0,
+            schedule: Some(schedule),
+            pull: Some(pull),
+            start: Some(start),
+            ready: Some(2_000),
+        }
+    }
+
+    /// Runs of warm nodes, 31 s to 39 s, and the oldest one on a cold node.
+    fn runs() -> Vec<warm_up::Phases> {
+        (1..10).map(|second| run(30_000, 0, second * 1_000)).chain([run(60_000, 200_000, 40_000)]).collect()
+    }
+
+    async fn lead(
+        name: &'static str,
+        config: &str,
+        configured: u64,
+        runs: Vec<warm_up::Phases>,
+    ) -> warm_up::Decision {
+        let (host, policy) = loaded(name).await;
+        host.validate(policy, config, Limits::default()).await.unwrap();
+        let input = warm_up::Input { config: config.into(), configured, runs, ..fixtures::warm_up_input() };
+        host.lead(policy, Limits::default(), input).await.unwrap().value
+    }
+
+    #[tokio::test]
+    async fn fixed_lead_answers_what_the_object_says() {
+        let (_, policy) = loaded("fixed-lead").await;
+        assert!(policy.exports().warm_up && !policy.exports().scaling && !policy.exports().busyness);
+        for configured in [0, 1, CONFIGURED, 86_400_000] {
+            let decision = lead("fixed-lead", "{}", configured, runs()).await;
+            assert_eq!((decision.lead, decision.state), (configured, vec![]), "{}", decision.reason);
+        }
+        assert_eq!(lead("fixed-lead", "{}", CONFIGURED, vec![]).await.reason, "600 s as configured");
+        assert_eq!(lead("fixed-lead", "{}", u64::MAX, vec![]).await.lead, 86_400_000);
+    }
+
+    #[tokio::test]
+    async fn learned_lead_answers_what_most_runs_took_and_a_margin() {
+        let (_, policy) = loaded("learned-lead").await;
+        assert!(policy.exports().warm_up && !policy.exports().scaling && !policy.exports().busyness);
+        for (config, expected, reason) in [
+            ("{}", 49_000, "quantile 0.9 of 10 runs: 39 s, + 10 s margin"),
+            (r#"{"quantile": 1}"#, 310_000, "quantile 1 of 10 runs: 300 s, + 10 s margin"),
+            (r#"{"quantile": 0.5}"#, 45_000, "quantile 0.5 of 10 runs: 35 s, + 10 s margin"),
+            (r#"{"marginSeconds": 0, "runs": 3}"#, 33_000, "quantile 0.9 of 3 runs: 33 s, + 0 s margin"),
+            (r#"{"includeReady": true}"#, 51_000, "quantile 0.9 of 10 runs: 41 s, + 10 s margin"),
+            (
+                r#"{"quantile": 1, "maxSeconds": 60}"#,
+                60_000,
+                "quantile 1 of 10 runs: 300 s, + 10 s margin, cut to the maximum 60 s",
+            ),
+            (
+                r#"{"minSeconds": 120}"#,
+                120_000,
+                "quantile 0.9 of 10 runs: 39 s, + 10 s margin, raised to the minimum 120 s",
+            ),
+            (r#"{"minRuns": 11}"#, CONFIGURED, "600 s as configured: 10 runs measured, 11 are needed"),
+        ] {
+            let decision = lead("learned-lead", config, CONFIGURED, runs()).await;
+            assert_eq!((decision.lead, decision.reason.as_str()), (expected, reason), "{config}");
+            assert!(decision.state.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_was_measured_learned_lead_keeps_the_contract() {
+        let unknown =
+            warm_up::Phases { instant: i64::MIN, schedule: None, pull: None, start: None, ready: None };
+        let endless = run(u64::MAX, u64::MAX, u64::MAX);
+        for (runs, configured, expected) in [
+            (vec![], u64::MAX, 86_400_000),
+            (vec![unknown; 32], CONFIGURED, CONFIGURED),
+            (vec![endless; 32], CONFIGURED, 3_600_000),
+            (vec![endless; 32], u64::MAX, 86_400_000),
+            (vec![run(0, 0, 0); 32], CONFIGURED, 10_000),
+        ] {
+            assert_eq!(lead("learned-lead", "{}", configured, runs).await.lead, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_config_is_refused_in_words() {
+        let (host, policy) = loaded("fixed-lead").await;
+        assert_eq!(
+            refusal(host, policy, r#"{"quantile":1}"#).await,
+            [
+                r#"config: fixed-lead takes no keys, found {"quantile":1}; remove it and set the warm-up in the object's spec"#
+            ]
+        );
+        let (host, policy) = loaded("learned-lead").await;
+        assert_eq!(
+            refusal(host, policy, r#"{"quantile": 95, "runs": 0, "minSeconds": "5"}"#).await,
+            [
+                r#"minSeconds: "5" is not a whole number; write one from 0 to 86400, without quotes"#,
+                "quantile: 95 is above 1; write a share, for example 0.9 for 90 %",
+                "runs: 0 is below 1",
+            ]
+        );
+        assert_eq!(
+            refusal(host, policy, r#"{"minSeconds": 60, "maxSeconds": 30}"#).await,
+            ["maxSeconds: 30 is below minSeconds, 60; write at least that, or a lower minSeconds"]
         );
     }
 }

@@ -6,7 +6,7 @@ use contract_tests::{Wasi, check};
 
 /// Name, world, and the most bytes. A policy must stay far below a ConfigMap's 1 MiB; more than this is a
 /// dependency that slipped in.
-const POLICIES: [(&str, &str, usize); 7] = [
+const POLICIES: [(&str, &str, usize); 9] = [
     ("buffer", "scaling-policy", 140 * 1024),
     ("percent-buffer", "scaling-policy", 140 * 1024),
     // A third of it are the world's time zones, and another what reads them.
@@ -16,6 +16,8 @@ const POLICIES: [(&str, &str, usize); 7] = [
     ("probe-verdict", "busyness-policy", 140 * 1024),
     ("hysteresis", "busyness-policy", 140 * 1024),
     ("json-status", "busyness-policy", 140 * 1024),
+    ("fixed-lead", "warm-up-policy", 140 * 1024),
+    ("learned-lead", "warm-up-policy", 140 * 1024),
 ];
 
 fn wit() -> PathBuf {
