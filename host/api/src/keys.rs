@@ -36,6 +36,25 @@ pub const CLAIM: &str = "stoker.dev/claim";
 /// Finalizer of a StandbyClaim, until its pod is released.
 pub const RELEASE: &str = "stoker.dev/release";
 
+/// Annotation on a run's Job: the instant that it is for, RFC 3339 in UTC.
+pub const INSTANT: &str = "stoker.dev/instant";
+
+/// Finalizer of a run's Job, until its outcome is in the status of its owner.
+pub const OUTCOME: &str = "stoker.dev/outcome";
+
+/// Finalizer of an object that has runs, until those that are held are cancelled and the others let go.
+pub const RUNS: &str = "stoker.dev/runs";
+
+/// Label on the pods of a PreScaledCronJob: the object's name, cut to 63 characters. The system that Stoker replaces
+/// used this key, and clients select by it.
+pub const PRIMED_CRON: &str = "primedcron";
+
+/// Annotation that Kubernetes' CronJob gives its Jobs: their instant, RFC 3339 in the schedule's time zone.
+pub const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+
+/// Name of the init container that holds a run until its instant.
+pub const GATE_CONTAINER: &str = "stoker-gate";
+
 /// Label on a pod of a pool with `stateLabels`: `idle`, `busy`, `claimed`, `unknown` or `starting`.
 pub const STATE: &str = "stoker.dev/state";
 

@@ -11,6 +11,7 @@ pub mod hot_standby_job;
 pub mod keys;
 pub mod policy_ref;
 pub mod pool;
+pub mod pre_scaled_cron_job;
 mod schema;
 pub mod standby_claim;
 pub mod status;
@@ -30,6 +31,10 @@ pub use pool::{
     AfterClaimTimeout, AfterUse, ClaimEnds, DeletionPolicy, Disruption, Placement, PoolSpec, Replenish,
     Selector,
 };
+pub use pre_scaled_cron_job::{
+    ActiveRun, ConcurrencyPolicy, CronJobMeta, CronJobSpec, CronJobTemplate, EndedRun, Gate, JobTemplateSpec,
+    PreScaledCronJob, PreScaledCronJobSpec, PreScaledCronJobStatus, RunOutcome,
+};
 pub use standby_claim::{
     ClaimPhase, PoolKindName, PoolReference, StandbyClaim, StandbyClaimSpec, StandbyClaimStatus,
 };
@@ -45,11 +50,12 @@ pub const GROUP: &str = "stoker.dev";
 /// Counts up whenever a CRD changes in a way that this binary relies on. Each CRD carries it in the
 /// annotation [`keys::CRD_REVISION`], so that an operator can tell that the cluster's CRDs are older than
 /// itself.
-pub const CRD_REVISION: u32 = 4;
+pub const CRD_REVISION: u32 = 5;
 
 /// Every custom resource definition of this version, ready to be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut all = vec![HotStandbyDeployment::crd(), HotStandbyJob::crd(), StandbyClaim::crd()];
+    let mut all =
+        vec![HotStandbyDeployment::crd(), HotStandbyJob::crd(), StandbyClaim::crd(), PreScaledCronJob::crd()];
     for crd in &mut all {
         crd.metadata
             .annotations

@@ -17,7 +17,7 @@ pub struct PolicyRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapKey>,
     /// The component is one that the operator carries: buffer, percent-buffer, scheduled-buffer, expression,
-    /// probe-verdict, hysteresis or json-status.
+    /// probe-verdict, hysteresis, json-status, fixed-lead or learned-lead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub builtin: Option<String>,

@@ -52,6 +52,9 @@ pub struct Args {
     /// Requests to the claim server that an account may send in a second, and ten times as many at once.
     #[arg(long, env = "STOKER_CLAIMS_PER_SECOND", default_value = "100")]
     claims_per_second: NonZeroU32,
+    /// The image of stoker-gate, which holds the runs of PreScaledCronJobs until their instant.
+    #[arg(long, env = "STOKER_GATE_IMAGE", value_name = "IMAGE", default_value = concat!("docker.io/stoker/gate:", env!("CARGO_PKG_VERSION")))]
+    gate_image: String,
     /// How log lines look.
     #[arg(long, env = "STOKER_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -95,6 +98,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 cpu: Duration::from_secs(args.compile_seconds),
                 memory_bytes: args.compile_memory << 20,
             },
+            gate_image: args.gate_image,
             claims: Some(args.claims).filter(|l| l != "off" && !l.is_empty()).map(|listen| ClaimOptions {
                 listen,
                 tls: args.claims_cert.zip(args.claims_key),

@@ -15,6 +15,7 @@ pub mod last_word;
 pub mod names;
 pub mod pod;
 pub mod pool;
+pub mod pre_scaled;
 pub mod verdict;
 
 pub use pod::{Phase, PodView};

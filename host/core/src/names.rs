@@ -42,7 +42,13 @@ pub fn pool_job(pool: &str, uid: &str, slot: u32, predecessor: Option<&str>) -> 
     cut(pool, &format!("-w-{}-{slot}", short_hash(&parts, 5)), MAX_JOB_NAME)
 }
 
-/// The pool's name, as much as there is room for, and the tail.
+/// The name of the Job of an instant: `<owner>-<hash of the owner's UID>-<minutes since 1970>`.
+pub fn cron_job(owner: &str, uid: &str, instant: jiff::Timestamp) -> String {
+    let minutes = instant.as_second().div_euclid(60);
+    cut(owner, &format!("-{}-{minutes}", short_hash(&[uid.as_bytes()], 5)), MAX_JOB_NAME)
+}
+
+/// The owner's name, as much as there is room for, and the tail.
 fn cut(pool: &str, tail: &str, room: usize) -> String {
     // A CR's name may hold dots, which a hostname may not.
     let pool: String = pool.chars().map(|c| if c == '.' { '-' } else { c }).collect();

@@ -72,6 +72,8 @@ pub struct PodView {
     pub waiting: Option<String>,
     /// When the last of its containers that run, or have ended, started.
     pub containers_started: Option<Timestamp>,
+    /// When the gate began to hold it, if it has one: its images were there.
+    pub gate_started: Option<Timestamp>,
     /// Its conditions.
     pub conditions: Vec<PodCondition>,
     /// Hash of the template that it was made from.

@@ -1,19 +1,22 @@
 //! Writes to the API server: members are created by POST under derived names and removed with preconditions.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
 };
 use kube::core::request::Request;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoker_api::keys;
 use stoker_core::PodView;
 use stoker_core::pool::jobs::{RemovalStep, removal};
-use stoker_core::pool::{JobPods, Marks};
+use stoker_core::pool::{JobPods, JobView, Marks};
 
 use crate::children;
 use crate::context::Context;
@@ -262,10 +265,54 @@ pub async fn mark(
     }
     let patch = json!({"metadata": metadata});
     let params = PatchParams { field_manager: Some("stoker".to_owned()), ..PatchParams::default() };
-    match timed(api.patch(name, &params, &Patch::Merge(&patch))).await {
+    // Only the metadata is wanted back: the whole pod costs the API server more than the change.
+    match timed(api.patch_metadata(name, &params, &Patch::Merge(&patch))).await {
         Ok(_) => Ok(Wrote::Done),
         Err(error) => unwritten(error),
     }
+}
+
+/// Puts a finalizer on an object as it was read, or takes it off. One that is gone needs none.
+pub async fn finalizer<K>(
+    api: &Api<K>,
+    meta: &ObjectMeta,
+    finalizer: &str,
+    wanted: bool,
+) -> Result<(), kube::Error>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let mut finalizers: Vec<&str> =
+        meta.finalizers.iter().flatten().map(String::as_str).filter(|f| *f != finalizer).collect();
+    if wanted {
+        finalizers.push(finalizer);
+    }
+    // The version keeps others' finalizers that came meanwhile.
+    let patch = json!({"metadata": {
+        "uid": meta.uid,
+        "resourceVersion": meta.resource_version,
+        "finalizers": finalizers,
+    }});
+    let name = meta.name.as_deref().unwrap_or_default();
+    match timed(api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch))).await {
+        Err(kube::Error::Api(s)) if s.code == 404 => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Creates a Job, or asks whether it would be.
+pub async fn post_job(
+    context: &Context,
+    namespace: &str,
+    body: &Value,
+    dry_run: bool,
+) -> Result<JobView, kube::Error> {
+    let params = PostParams { dry_run, field_manager: Some("stoker".to_owned()) };
+    let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
+    let request = Request::new(Job::url_path(&(), Some(namespace))).create(&params, bytes);
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.extensions_mut().insert("create_job");
+    Ok(timed(context.client.request::<SlimJob>(request)).await?.into_view())
 }
 
 /// Brings the object's finalizer in line with its deletion policy. True = the object changed.

@@ -24,6 +24,9 @@ use crate::pool::{PoolState, ReconcileError};
 /// large pool fast, few enough to leave the API server to others.
 const AT_A_TIME: usize = 16;
 
+/// Members that are created for one look while claims wait: what became ready meanwhile is offered by the next.
+const A_LOOK: usize = 4 * AT_A_TIME;
+
 /// How long after its look a plan makes Jobs: their names keep two operators apart only for a while.
 const PLAN_HOLDS: Duration = Duration::from_secs(10);
 
@@ -34,6 +37,8 @@ pub(crate) struct Carried {
     pub(crate) failed: Option<ReconcileError>,
     /// Something turned out to be other than it was seen, and no watch may ever tell: it is worth another look soon.
     pub(crate) again: bool,
+    /// A part of the plan was left for the next look, which is due at once.
+    pub(crate) more: bool,
 }
 
 /// Carries out the actions. Removals of ended pods and creations do not wait for each other's fate; the first
@@ -52,12 +57,16 @@ pub(crate) async fn apply_plan(
 ) -> Carried {
     let (namespace, name) = (pool.namespace(), pool.name());
     let mut carried = Carried::default();
-    let slots: Vec<u32> = actions
+    let mut slots: Vec<u32> = actions
         .iter()
         .filter_map(|a| if let Step::Create { slot } = a { Some(*slot) } else { None })
         .collect();
     if let (Some(at), false) = (touched, slots.is_empty()) {
         context.metrics.reacted(at.elapsed());
+    }
+    if slots.len() > A_LOOK && context.desk.waiting_in(pool.uid()) > 0 {
+        slots.truncate(A_LOOK);
+        carried.more = true;
     }
     let mut void = create(pool, context, state, slots, fence, hash, &mut carried).await;
     // Owned, as what borrows from the list cannot be awaited by a controller of any kind. Those go below that are asked

@@ -205,6 +205,7 @@ fn resource(kind: Kind) -> &'static str {
     match kind {
         Kind::HotStandbyDeployment => "hotstandbydeployments",
         Kind::HotStandbyJob => "hotstandbyjobs",
+        Kind::PreScaledCronJob => "prescaledcronjobs",
     }
 }
 

@@ -259,7 +259,7 @@ async fn admitted(
     let key = |kind| Key { kind, namespace: namespace.to_owned(), name: name.to_owned() };
     let kinds = match which.kind.as_deref() {
         None => vec![Kind::HotStandbyDeployment, Kind::HotStandbyJob],
-        Some(named) => vec![Kind::named(named).ok_or_else(|| {
+        Some(named) => vec![Kind::named(named).filter(|kind| kind.is_pool()).ok_or_else(|| {
             let message = format!("kind `{named}` is no kind of pool: HotStandbyDeployment or HotStandbyJob");
             Reply::new(StatusCode::BAD_REQUEST, "NoSuchKind", message)
         })?],

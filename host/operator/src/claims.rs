@@ -13,7 +13,7 @@ use stoker_api::keys;
 use stoker_core::PodView;
 use stoker_core::claims::{Claim, marks_of, release};
 use stoker_core::pool::Marks;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::apply::{self, Wrote, timed};
 use crate::context::Context;
@@ -35,8 +35,12 @@ const UNSURE: Duration = Duration::from_secs(20);
 /// So many claims on their way keep nobody else from writing.
 const FEW: usize = 4;
 
+/// Claims that are written at a time: enough to keep the API server busy. More would each need a connection of its own,
+/// whose handshake costs more than the claim.
+const AT_A_TIME: usize = 16;
+
 /// How long others give way to claims.
-const GIVE_WAY: Duration = Duration::from_millis(250);
+const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// How often a claim that changes under our hands is read again.
 const TRIES: usize = 8;
@@ -103,11 +107,19 @@ pub type Outcome = Result<Bound, Refused>;
 type Tokens = HashMap<(String, String), (Instant, watch::Receiver<Option<Outcome>>)>;
 
 /// Claims that are being bound, and those bound a short while ago, by pool and token.
-#[derive(Default)]
 pub struct Claims {
     tokens: Mutex<Tokens>,
-    /// Claims that are being written.
+    /// Claims that are being written, or wait for their turn.
     writing: watch::Sender<usize>,
+    /// The turns of those that are written, given in the order of their pods' offers.
+    turns: Semaphore,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        let (tokens, writing) = (Mutex::default(), watch::Sender::default());
+        Self { tokens, writing, turns: Semaphore::new(AT_A_TIME) }
+    }
 }
 
 impl Claims {
@@ -321,6 +333,8 @@ async fn bind(
 /// Writes the claim on a pod. None = the pod cannot be had.
 async fn write(context: &Context, wanted: &Wanted, pod: &Arc<PodView>) -> Option<Outcome> {
     let pool = &wanted.pool;
+    let _writing = context.claims.writing();
+    let mut turn = context.claims.turns.acquire().await.ok();
     let now = Timestamp::now();
     let claim = Claim {
         id: format!("{}.{}", pod.name, secret()?),
@@ -332,7 +346,6 @@ async fn write(context: &Context, wanted: &Wanted, pod: &Arc<PodView>) -> Option
         metadata: wanted.metadata.clone(),
     };
     let (labels, annotations) = marks_of(&claim, mark_rules(pool.spec()));
-    let _writing = context.claims.writing();
     let began = Instant::now();
     loop {
         let version = Some(pod.resource_version.as_str());
@@ -361,7 +374,9 @@ async fn write(context: &Context, wanted: &Wanted, pod: &Arc<PodView>) -> Option
         if began.elapsed() > UNSURE {
             return Some(Err(Refused::Unanswered(unanswered.to_string())));
         }
+        drop(turn);
         tokio::time::sleep(crate::again::ERRORS.after(1)).await;
+        turn = context.claims.turns.acquire().await.ok();
     }
 }
 

@@ -10,18 +10,20 @@ use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource};
-use stoker_api::{HotStandbyDeployment, HotStandbyJob, StandbyClaim};
+use stoker_api::{HotStandbyDeployment, HotStandbyJob, PreScaledCronJob, StandbyClaim};
 use stoker_policy::{CompileLimits, HostOptions, PolicyHost};
 use tokio::sync::watch;
 
 use crate::again::Unfinished;
 use crate::claims::Claims;
+use crate::cron_jobs::CronJobs;
 use crate::desk::Desk;
 use crate::metrics::Metrics;
 use crate::nodes::NodeIndex;
 use crate::object::{Key, Kind, Pool, PoolKind};
 use crate::observe::{JobIndex, Owners, PodIndex};
 use crate::open_files;
+use crate::orphans::Orphans;
 use crate::policies::Policies;
 use crate::policy_cache::PolicyCache;
 use crate::pool::PoolState;
@@ -43,6 +45,8 @@ pub struct Options {
     pub compile_limits: CompileLimits,
     /// Where claims are served; None = nowhere.
     pub claims: Option<ClaimOptions>,
+    /// The image of `stoker-gate`, which holds runs until their instant.
+    pub gate_image: String,
 }
 
 /// How claims are served.
@@ -131,6 +135,7 @@ pub struct Scope {
     pub deployments: Looked<HotStandbyDeployment>,
     pub jobs: Looked<HotStandbyJob>,
     pub claims: Looked<StandbyClaim>,
+    pub cron_jobs: Looked<PreScaledCronJob>,
 }
 
 impl Scope {
@@ -183,6 +188,10 @@ pub struct Context {
     pub desk: Desk,
     pub claims: Claims,
     pub standby_claims: StandbyClaims,
+    pub cron_jobs: CronJobs,
+    pub orphans: Orphans,
+    /// The gate's image.
+    pub gate_image: String,
     pub reports: Reports,
     scopes: Vec<Arc<Scope>>,
     pools: Mutex<HashMap<String, Known>>,
@@ -221,6 +230,9 @@ impl Context {
             desk: Desk::default(),
             claims: Claims::default(),
             standby_claims: StandbyClaims::default(),
+            cron_jobs: CronJobs::default(),
+            orphans: Orphans::default(),
+            gate_image: options.gate_image,
             reports: Reports::default(),
             pools: Mutex::default(),
         }))
@@ -236,6 +248,7 @@ impl Context {
         match key.kind {
             Kind::HotStandbyDeployment => scope.deployments.trigger(key),
             Kind::HotStandbyJob => scope.jobs.trigger(key),
+            Kind::PreScaledCronJob => scope.cron_jobs.trigger(key),
         }
     }
 
@@ -248,12 +261,13 @@ impl Context {
         }
     }
 
-    /// The object as the watch has it now.
+    /// The pool as the watch has it now.
     pub fn latest(&self, key: &Key) -> Option<Pool> {
         let scope = self.scopes.iter().find(|scope| scope.covers(&key.namespace))?;
         match key.kind {
             Kind::HotStandbyDeployment => scope.deployments.latest(key),
             Kind::HotStandbyJob => scope.jobs.latest(key),
+            Kind::PreScaledCronJob => None,
         }
     }
 

@@ -245,6 +245,7 @@ mod tests {
             restarts: 0,
             waiting: None,
             containers_started: None,
+            gate_started: None,
             conditions: Vec::new(),
             template_hash: None,
             labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),

@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::claim_metrics::ClaimMetrics;
 use crate::policy_metrics::PolicyMetrics;
 use crate::probe_metrics::ProbeMetrics;
+use crate::run_metrics::RunMetrics;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
@@ -36,6 +37,8 @@ pub struct Metrics {
     pub probes: Arc<ProbeMetrics>,
     /// Those of claims.
     pub claims: ClaimMetrics,
+    /// Those of runs.
+    pub runs: RunMetrics,
     reaction: Histogram,
 }
 
@@ -53,6 +56,7 @@ impl Metrics {
         let policies = Arc::new(PolicyMetrics::new(&mut registry));
         let probes = Arc::new(ProbeMetrics::new(&mut registry));
         let claims = ClaimMetrics::new(&mut registry);
+        let runs = RunMetrics::new(&mut registry);
         let reaction = Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]);
         registry.register_with_unit(
             "reaction",
@@ -60,7 +64,18 @@ impl Metrics {
             Unit::Seconds,
             reaction.clone(),
         );
-        Self { registry, reconciles, created, removed, status_writes, policies, probes, claims, reaction }
+        Self {
+            registry,
+            reconciles,
+            created,
+            removed,
+            status_writes,
+            policies,
+            probes,
+            claims,
+            runs,
+            reaction,
+        }
     }
 
     pub fn reconciled(&self, outcome: &str) {

@@ -25,6 +25,7 @@ const NO_MAXIMUM: u32 = 100_000;
 pub enum Kind {
     HotStandbyDeployment,
     HotStandbyJob,
+    PreScaledCronJob,
 }
 
 impl Kind {
@@ -32,12 +33,20 @@ impl Kind {
         match self {
             Self::HotStandbyDeployment => "HotStandbyDeployment",
             Self::HotStandbyJob => "HotStandbyJob",
+            Self::PreScaledCronJob => "PreScaledCronJob",
         }
+    }
+
+    /// Whether its objects keep pods or Jobs that stand by.
+    pub fn is_pool(self) -> bool {
+        matches!(self, Self::HotStandbyDeployment | Self::HotStandbyJob)
     }
 
     /// The kind of that name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::HotStandbyDeployment, Self::HotStandbyJob].into_iter().find(|kind| kind.as_str() == name)
+        [Self::HotStandbyDeployment, Self::HotStandbyJob, Self::PreScaledCronJob]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
     }
 }
 

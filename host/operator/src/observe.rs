@@ -124,6 +124,12 @@ impl Owners {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
     }
 
+    /// UIDs that are an object's, past ones among them, or its children's.
+    pub fn uids(&self, key: &Key) -> Vec<String> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().filter(|(_, of)| *of == key).map(|(uid, _)| uid.clone()).collect()
+    }
+
     fn note(&self, uid: &str, key: &Key) {
         let known = self.keys.read().unwrap_or_else(PoisonError::into_inner).contains_key(uid);
         if !known {
@@ -318,7 +324,7 @@ fn known_owner<C: Child>(context: &Context, child: &C) -> Option<Owner> {
     let owner = child.owner()?;
     if let Some(key) = &owner.key {
         context.owners.note(&owner.uid, key);
-        if key.kind == Kind::HotStandbyJob {
+        if key.kind != Kind::HotStandbyDeployment {
             context.owners.note(&child.uid().unwrap_or_default(), key);
         }
     }

@@ -357,7 +357,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         Some(context.unfinished.note(&key))
     } else {
         context.unfinished.done(&key);
-        None
+        carried.more.then_some(Duration::ZERO)
     };
 
     // Should the watch never show what was done, it is believed no longer then.

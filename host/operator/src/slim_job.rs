@@ -70,6 +70,10 @@ impl SlimJob {
             slot: labels.get(keys::SLOT).and_then(|s| s.parse().ok()),
             created: meta.creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |t| t.0),
             terminating: meta.deletion_timestamp.is_some(),
+            deleted_at: meta.deletion_timestamp.map(|t| t.0),
+            finalizers: meta.finalizers.unwrap_or_default(),
+            // Kubernetes counts up for each change of the spec.
+            edited: meta.generation.is_some_and(|generation| generation > 1),
             finished: self.status.conditions.iter().find(ended).map(|c| Finished {
                 well: c.type_ == "Complete",
                 at: c.last_transition_time.as_ref().map(|t| t.0),

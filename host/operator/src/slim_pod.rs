@@ -52,6 +52,7 @@ struct SlimStatus {
     pod_ip: Option<String>,
     conditions: Vec<SlimCondition>,
     container_statuses: Vec<SlimContainer>,
+    init_container_statuses: Vec<SlimContainer>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -67,6 +68,7 @@ struct SlimCondition {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct SlimContainer {
+    name: String,
     restart_count: u32,
     state: SlimState,
 }
@@ -127,6 +129,13 @@ impl SlimPod {
                 .filter_map(|c| c.state.running.as_ref().or(c.state.terminated.as_ref())?.started_at.as_ref())
                 .map(|t| t.0)
                 .max(),
+            gate_started: self
+                .status
+                .init_container_statuses
+                .iter()
+                .filter(|c| c.name == keys::GATE_CONTAINER)
+                .find_map(|c| c.state.running.as_ref().or(c.state.terminated.as_ref())?.started_at.as_ref())
+                .map(|t| t.0),
             displaced: false,
             waiting: self
                 .status

@@ -21,7 +21,7 @@ use stoker_core::conditions::Conditions;
 use tokio::sync::{oneshot, watch};
 
 use crate::again::{ERRORS, WatchBackOff};
-use crate::apply::timed;
+use crate::apply::{self, timed};
 use crate::claims::{self, Bound, Refused, Unchanged, Wanted};
 use crate::context::{Context, Scope};
 use crate::object::{Key, Kind, Pool};
@@ -438,23 +438,7 @@ fn api(context: &Context, object: &StandbyClaim) -> Api<StandbyClaim> {
 }
 
 async fn finalizer(context: &Context, object: &StandbyClaim, wanted: bool) -> Result<(), kube::Error> {
-    let mut finalizers: Vec<&String> = object.finalizers().iter().filter(|f| *f != keys::RELEASE).collect();
-    let ours = keys::RELEASE.to_owned();
-    if wanted {
-        finalizers.push(&ours);
-    }
-    let meta = &object.metadata;
-    // The version keeps others' finalizers that came meanwhile.
-    let patch = json!({"metadata": {
-        "uid": meta.uid,
-        "resourceVersion": meta.resource_version,
-        "finalizers": finalizers,
-    }});
-    let (api, name) = (api(context, object), object.name_any());
-    match timed(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&patch))).await {
-        Err(kube::Error::Api(s)) if s.code == 404 => Ok(()),
-        other => other.map(drop),
-    }
+    apply::finalizer(&api(context, object), &object.metadata, keys::RELEASE, wanted).await
 }
 
 /// Writes a status into the object as it was read.

@@ -11,6 +11,8 @@
 
 pub mod asking;
 pub mod cluster;
+pub mod cron_operator;
+pub mod crons;
 pub mod jobs;
 pub mod look;
 pub mod operator;
@@ -20,6 +22,7 @@ pub mod store;
 
 pub use asking::{Asking, Manner, Mode, Servers};
 pub use cluster::{Clocks, Cluster};
+pub use crons::{CronCluster, CronSpec, Warm};
 pub use jobs::{JobCluster, JobOperator, Work};
 pub use look::{Look, Says, Spec, decide_and_plan, look};
 pub use operator::{Answer, Done, Fate, Operator};

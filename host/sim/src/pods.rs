@@ -75,6 +75,7 @@ pub fn pod(slot: u32, created: Timestamp) -> PodView {
         waiting: None,
         restarts: 0,
         containers_started: None,
+        gate_started: None,
         conditions: Vec::new(),
         template_hash: Some("0".to_owned()),
         labels: BTreeMap::new(),

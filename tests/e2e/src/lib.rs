@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod claims;
 pub mod cluster;
+pub mod crons;
 pub mod flips;
 pub mod guests;
 pub mod jobs;
@@ -12,6 +13,7 @@ pub mod netns;
 pub mod nodes;
 pub mod operator;
 pub mod pod_server;
+pub mod processes;
 pub mod proxy;
 pub mod random;
 pub mod ranges;

@@ -16,6 +16,7 @@ use crate::World;
 use crate::audit::operators_requests_since;
 use crate::flips::{Waits, waits};
 use crate::load::Members;
+use crate::processes::processor_time;
 
 /// Idle pods of each pool.
 const IDLE: u32 = 5;
@@ -64,13 +65,13 @@ pub async fn measure(pools: usize) -> Result<Vec<(&'static str, f64)>> {
     let asked = operators_requests_since(&world.namespace, since)?.len();
     figures.push(("requestsAMinuteAtRest", asked as f64));
 
-    let (since, processor) = (Timestamp::now(), processor_seconds(world.operator().pid())?);
+    let (since, processor) = (Timestamp::now(), processor_time(world.operator().pid())?.as_secs_f64());
     let steady = phase(&world, FLIPS.min(pools * IDLE as usize), Some(STEADY)).await?;
     let burst = phase(&world, BURST.min(pools * IDLE as usize), None).await?;
     println!("{pools} pools, one by one: {steady}\n{pools} pools, in a burst: {burst}");
     at_rest(&world).await?;
     let flips = (steady.count() + burst.count()) as f64;
-    let used = processor_seconds(world.operator().pid())? - processor;
+    let used = processor_time(world.operator().pid())?.as_secs_f64() - processor;
     let requests = operators_requests_since(&world.namespace, since)?;
     let writes = |resource: &str| {
         let written = |r: &&crate::audit::Request| r.resource == resource && r.verb != "get";
@@ -171,16 +172,6 @@ async fn at_rest(world: &World) -> Result<()> {
         ensure!(began.elapsed() < FILLED, "the operator does not come to rest");
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
-}
-
-/// Processor time that a process has used.
-fn processor_seconds(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("no name")?;
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).context("no times")?.parse::<f64>().context("no number");
-    // User and system time, in the kernel's hundredths of a second.
-    Ok((ticks(14 - 3)? + ticks(15 - 3)?) / 100.0)
 }
 
 /// The operator is killed, pods turn busy while nobody looks, and it comes back: seconds from its start until the last of

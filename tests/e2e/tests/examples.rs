@@ -7,6 +7,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::Value;
 use stoker_api::HotStandbyJob;
 use stoker_e2e::World;
+use stoker_e2e::crons::{Cron, FLAGS};
 use stoker_e2e::jobs::JobPool;
 
 /// Applies a file of examples/hot-standby-job as it is.
@@ -60,4 +61,37 @@ async fn playing_workers_wait_play_and_end_by_themselves() -> Result<()> {
     assert_eq!(status(&told).failed_jobs, 0, "a worker that plays is not removed");
     workers.status("standing by again", |p| status(p).idle_count >= 1).await?;
     world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn cron_jobs_of_the_examples_are_scheduled_and_one_learns_its_lead() -> Result<()> {
+    let world = World::start_with("cron-examples", &FLAGS).await?;
+    for (file, name) in
+        [("nightly.yaml", "nightly-report"), ("primed.yaml", "primed"), ("every-minute.yaml", "every-minute")]
+    {
+        let path = stoker_e2e::root().join("examples/pre-scaled-cron-job").join(file);
+        let object: Value = serde_yaml::from_str(&std::fs::read_to_string(path)?)?;
+        let cron = Cron { world: &world, name };
+        cron.api().patch(name, &PatchParams::apply("e2e").force(), &Patch::Apply(&object)).await?;
+        let ready = |s: &stoker_api::PreScaledCronJobStatus| {
+            let is = |type_: &str, status: &str| {
+                s.conditions.iter().any(|c| c.type_ == type_ && c.status == status)
+            };
+            is("Ready", "True") && !is("PolicyHealthy", "False")
+        };
+        let status = cron.status("ready", ready).await?;
+        let (next, begins) = (status.next_instant.unwrap(), status.next_warm_up.unwrap());
+        let ahead = next.duration_since(begins).as_mins();
+        match name {
+            "nightly-report" => assert_eq!(ahead, 5),
+            "primed" => assert_eq!(ahead, 5),
+            _ => {
+                assert!(status.lead_reason.is_some_and(|why| why.contains("run")), "the policy says why");
+                let started = |s: &stoker_api::PreScaledCronJobStatus| s.last_schedule_time.is_some();
+                cron.status("a run has started", started).await?;
+            }
+        }
+    }
+    world.finish_crons().await
 }

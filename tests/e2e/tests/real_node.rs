@@ -11,6 +11,7 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
+use stoker_e2e::crons::{Cron, FLAGS, instant};
 use stoker_e2e::{World, netns};
 
 fn template(env: Value, probe: Value) -> Value {
@@ -130,4 +131,69 @@ async fn a_claimed_pods_server_answers_the_claimant() -> Result<()> {
     })??;
     assert!(status.ends_with("200 OK"), "{status}");
     world.finish().await
+}
+
+/// When a run's work began, as it wrote down itself, and for which instant.
+fn began(cron: &Cron<'_>, pods: &[k8s_openapi::api::core::v1::Pod]) -> Vec<(i64, String)> {
+    let mut all = Vec::new();
+    for pod in pods {
+        let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+        for state in statuses.filter_map(|c| c.state.as_ref()?.terminated.as_ref()) {
+            let said = state.message.as_deref().unwrap_or_default().trim();
+            let at = said.parse().unwrap_or_else(|_| panic!("{}: the work says {said:?}", cron.name));
+            all.push((at, pod.labels().get("job-name").cloned().unwrap_or_default()));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn i5_gated_work_begins_at_its_instant_and_never_before() -> Result<()> {
+    let world = World::start_with("gate", &FLAGS).await?;
+    if !world.has_real_node().await? {
+        println!("skipped: this cluster has no real node");
+        return world.finish().await;
+    }
+    // Seconds by time(2), the coarsest clock that there is.
+    let work = json!({"spec": {
+        "nodeSelector": {"stoker.dev/node": "real"},
+        "tolerations": [{"key": "stoker.dev/node", "operator": "Exists"}],
+        "initContainers": [{
+            "name": "prepare",
+            "image": "docker.io/local/busybox:1",
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["true"],
+        }],
+        "containers": [{
+            "name": "work",
+            "image": "docker.io/local/busybox:1",
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["sh", "-c", "date +%s > /dev/termination-log; exec \"$@\"", "sh"],
+            "args": ["true"],
+        }],
+    }});
+    let crons = ["InitContainer", "Exec"].map(|gate| (gate, format!("gate-{}", gate.to_lowercase())));
+    for (gate, name) in &crons {
+        let spec = json!({"jobTemplate": {"spec": {"template": work}}});
+        Cron { world: &world, name }
+            .apply(json!({"warmUp": "40s", "gate": gate, "cronJob": {"spec": spec}}))
+            .await?;
+    }
+    for (gate, name) in &crons {
+        let cron = Cron { world: &world, name };
+        let ended = cron.status("a run has ended", |s| !s.last_runs.is_empty()).await?;
+        let run = ended.last_runs.last().unwrap();
+        assert_eq!(run.outcome, stoker_api::RunOutcome::Succeeded, "{gate}: {run:?}");
+        assert!(run.schedule_milliseconds.is_some() && run.pull_milliseconds.is_some(), "{gate}: {run:?}");
+        let pods = cron.pods().await?;
+        let all = began(&cron, &pods);
+        let jobs = cron.jobs().await?;
+        assert!(!all.is_empty(), "{gate}: {pods:?}");
+        for (at, job) in all {
+            let of = jobs.iter().find(|j| j.name_any() == job).and_then(instant).unwrap();
+            assert!(at >= of.as_second(), "{gate}: {job} began at {at}, before {of}");
+        }
+    }
+    world.finish_crons().await
 }

@@ -35,6 +35,12 @@ pub struct JobView {
     pub created: Timestamp,
     /// It is being deleted.
     pub terminating: bool,
+    /// Since when.
+    pub deleted_at: Option<Timestamp>,
+    /// Its finalizers.
+    pub finalizers: Vec<String>,
+    /// Its spec was changed after its creation.
+    pub edited: bool,
     /// How it ended, if it has.
     pub finished: Option<Finished>,
     /// Pods that it runs at a time.
@@ -129,6 +135,7 @@ impl JobPods<'_> {
             restarts: self.pods.iter().map(|p| p.restarts).sum(),
             waiting: self.alive().find_map(|p| p.waiting.clone()),
             containers_started: slowest.and_then(|p| p.containers_started),
+            gate_started: None,
             conditions: slowest
                 .filter(|p| !p.ready() || self.ready())
                 .map(|p| p.conditions.clone())

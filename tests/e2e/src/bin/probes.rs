@@ -14,6 +14,7 @@ use kube::ResourceExt as _;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 use stoker_e2e::pod_server::{PodServer, Says};
+use stoker_e2e::processes::{cluster_parts, processor_time};
 use stoker_e2e::redis::Redis;
 use stoker_e2e::{World, netns, root};
 
@@ -66,15 +67,6 @@ async fn fill(world: &World, names: &[String], server: &PodServer) -> Result<()>
     Ok(())
 }
 
-/// Processor time that a process has taken.
-fn cpu(pid: u64) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // After the name: the state, and the times in hundredths of a second at places 11 and 12.
-    let fields: Vec<&str> = stat.rsplit_once(')').context("no stat")?.1.split_whitespace().collect();
-    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(Duration::from_millis(ticks * 10))
-}
-
 /// The counts of the lateness histogram: up to each bound.
 fn lateness(world: &World) -> Result<Vec<(f64, f64)>> {
     let metrics = world.operator().metrics()?;
@@ -89,7 +81,7 @@ fn lateness(world: &World) -> Result<Vec<(f64, f64)>> {
 async fn at_rest(world: &World, pods: usize, server: &Arc<PodServer>) -> Result<()> {
     // The first questions are over, and each pod has its own turn.
     tokio::time::sleep(PERIOD * 2).await;
-    let pid = u64::from(world.operator().pid());
+    let pid = world.operator().pid();
     let left_out = || world.operator().metric("stoker_probes_left_out_total", "");
     let looks = || world.operator().metric("stoker_reconciles_total", "");
     let clear = || {
@@ -97,14 +89,14 @@ async fn at_rest(world: &World, pods: usize, server: &Arc<PodServer>) -> Result<
             moments.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     };
-    let (late, out, looked, used) = (lateness(world)?, left_out()?, looks()?, cpu(pid)?);
+    let (late, out, looked, used) = (lateness(world)?, left_out()?, looks()?, processor_time(pid)?);
     clear();
     let began = Instant::now();
     tokio::time::sleep(PERIOD * PERIODS).await;
     let took = began.elapsed();
     let moments =
         server.moments.as_ref().context("kept")?.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let (used, late_now) = (cpu(pid)? - used, lateness(world)?);
+    let (used, late_now) = (processor_time(pid)? - used, lateness(world)?);
     let requests: usize = moments.values().map(Vec::len).sum();
     let gaps = moments.values().flat_map(|times| times.windows(2).map(|pair| pair[1] - pair[0]));
     let longest = gaps.max().unwrap_or_default();
@@ -227,13 +219,12 @@ async fn redis(world: &World) -> Result<()> {
 async fn commands(world: &World) -> Result<()> {
     const PODS: usize = 10;
     const SPAN: Duration = Duration::from_secs(30);
-    let state: Value = serde_json::from_slice(&std::fs::read(root().join("target/cluster/run/state.json"))?)?;
-    let pid = |part: &str| state["parts"][part]["pid"].as_u64().with_context(|| format!("no {part} runs"));
-    let Ok(kubelet) = pid("kubelet") else {
+    let parts: HashMap<String, u32> = cluster_parts()?.into_iter().collect();
+    let Some(&kubelet) = parts.get("kubelet") else {
         println!("commands: there is no real node");
         return Ok(());
     };
-    let (api, operator) = (pid("kube-apiserver")?, u64::from(world.operator().pid()));
+    let (api, operator) = (parts["kube-apiserver"], world.operator().pid());
     let template = json!({"spec": {
         "nodeSelector": {"stoker.dev/node": "real"},
         "tolerations": [{"key": "stoker.dev/node", "operator": "Exists"}],
@@ -242,9 +233,9 @@ async fn commands(world: &World) -> Result<()> {
     world.apply_pool("exec", spec).await?;
     world.counts("exec", 0, PODS as u32, PODS as u32).await?;
     let measure = async || -> Result<[f64; 3]> {
-        let before = [cpu(api)?, cpu(kubelet)?, cpu(operator)?];
+        let before = [processor_time(api)?, processor_time(kubelet)?, processor_time(operator)?];
         tokio::time::sleep(SPAN).await;
-        let after = [cpu(api)?, cpu(kubelet)?, cpu(operator)?];
+        let after = [processor_time(api)?, processor_time(kubelet)?, processor_time(operator)?];
         Ok([0, 1, 2].map(|i| (after[i] - before[i]).as_secs_f64() * 1000.0))
     };
     let without = measure().await?;
