@@ -42,6 +42,21 @@ pub const INSTANT: &str = "stoker.dev/instant";
 /// Finalizer of a run's Job, until its outcome is in the status of its owner.
 pub const OUTCOME: &str = "stoker.dev/outcome";
 
+/// Annotation on a Job of a JobFlow: the step that it is for.
+pub const STEP: &str = "stoker.dev/step";
+
+/// Annotation on a Job: the node that it is for.
+pub const NODE: &str = "stoker.dev/node";
+
+/// Annotation on a Job: the UID of the node that it is for.
+pub const NODE_UID: &str = "stoker.dev/node-uid";
+
+/// Annotation on a Job of a step or a node: which run of its owner it belongs to, a number from 1.
+pub const RUN: &str = "stoker.dev/run";
+
+/// Annotation on a Job of a step or a node: which attempt of the run it is, a number from 1.
+pub const ATTEMPT: &str = "stoker.dev/attempt";
+
 /// Finalizer of an object that has runs, until those that are held are cancelled and the others let go.
 pub const RUNS: &str = "stoker.dev/runs";
 

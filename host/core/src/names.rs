@@ -48,6 +48,26 @@ pub fn cron_job(owner: &str, uid: &str, instant: jiff::Timestamp) -> String {
     cut(owner, &format!("-{}-{minutes}", short_hash(&[uid.as_bytes()], 5)), MAX_JOB_NAME)
 }
 
+/// The name of the Job that an owner makes for a part of it, a step or a node: `<owner>-<part>` where that is a name as it
+/// stands, else as much of it as there is room for and a hash of the owner's UID and the part. Anything in `again`
+/// makes it another Job for the same part, such as the number of the attempt, and gives it a hash, too.
+pub fn part_job(owner: &str, uid: &str, part: &str, again: &[&str]) -> String {
+    let plain = format!("{owner}-{part}");
+    let fits = plain.len() <= MAX_JOB_NAME
+        && plain.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !plain.ends_with('-');
+    if fits && again.is_empty() {
+        return plain;
+    }
+    let mut parts = vec![uid.as_bytes(), part.as_bytes()];
+    parts.extend(again.iter().map(|text| text.as_bytes()));
+    let plain: String = plain
+        .chars()
+        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' { c } else { '-' })
+        .collect();
+    cut(&plain, &format!("-{}", short_hash(&parts, 7)), MAX_JOB_NAME)
+}
+
 /// The owner's name, as much as there is room for, and the tail.
 fn cut(pool: &str, tail: &str, room: usize) -> String {
     // A CR's name may hold dots, which a hostname may not.
@@ -94,6 +114,23 @@ mod tests {
             assert_eq!(second, pool_job(pool, "0b3c", 99_999, Some("77aa")));
         }
         assert!(pool_job("game", "0b3c", 3, None).starts_with("game-w-"));
+    }
+
+    #[test]
+    fn parts_have_valid_distinct_names_that_are_plain_where_they_fit() {
+        assert_eq!(part_job("flow", "0b3c", "build", &[]), "flow-build");
+        let long = "x".repeat(253);
+        let parts =
+            ["ip-10-0-0-1.eu-central-1.compute.internal", "ip-10-0-0-1-eu-central-1.compute.internal"];
+        let mut names: Vec<String> = parts.iter().map(|part| part_job("warm", "0b3c", part, &[])).collect();
+        names.push(part_job(&long, "0b3c", "a", &[]));
+        names.push(part_job(&long, "0b3c", "b", &[]));
+        names.push(part_job("flow", "0b3c", "build", &["1", "2"]));
+        names.push(part_job("flow", "0b3c", "build", &["12"]));
+        for (index, name) in names.iter().enumerate() {
+            assert!(name.len() <= MAX_JOB_NAME && !name.contains('.'), "{name}");
+            assert!(!names[..index].contains(name), "{name} twice");
+        }
     }
 
     #[test]

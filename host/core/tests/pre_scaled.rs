@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::{ConcurrencyPolicy, EndedRun, Gate, PreScaledCronJobStatus, RunOutcome, keys};
+use stoker_core::kept::Upkeep;
 use stoker_core::pod::PodCondition;
 use stoker_core::pool::jobs::{Finished, History};
 use stoker_core::pool::{JobPods, JobView};
@@ -189,8 +190,9 @@ fn words(action: &Action) -> String {
         Action::Create { instant } => format!("create {}", clock(*instant)),
         Action::Cancel { job, why, .. } => format!("cancel {job}: {why:?}"),
         Action::Replace { job, .. } => format!("replace {job}"),
-        Action::End { pod, .. } => format!("end {pod}"),
-        Action::LetGo { job, .. } => format!("let go {job}"),
+        Action::Upkeep(Upkeep::Delete { job, .. }) => format!("delete {job}"),
+        Action::Upkeep(Upkeep::EndPod { pod, .. }) => format!("end {pod}"),
+        Action::Upkeep(Upkeep::LetGo { job, .. }) => format!("let go {job}"),
         Action::Forget { job, .. } => format!("forget {job}"),
     }
 }

@@ -17,6 +17,7 @@ use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Map, Value, json};
 use stoker_api::{PreScaledCronJob, PreScaledCronJobStatus, RunOutcome, keys};
 use stoker_core::conditions::Conditions;
+use stoker_core::kept::Upkeep;
 use stoker_core::names;
 use stoker_core::pool::jobs::History;
 use stoker_core::pool::{JobPods, JobView};
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use crate::again::{ERRORS, REFUSALS, WatchBackOff};
 use crate::apply::{self, timed};
 use crate::context::{Context, Scope};
+use crate::kept_jobs;
 use crate::leads::{Leads, Trouble};
 use crate::object::{Key, Kind};
 use crate::orphans;
@@ -387,7 +389,7 @@ async fn carry_out(
         match outcome {
             Ok(_) => {
                 tracing::info!(object = %key, ?action, "done");
-                if let Action::LetGo { uid, .. } = action {
+                if let Action::Upkeep(Upkeep::LetGo { uid, .. }) = action {
                     state.let_go.insert(uid);
                 }
             }
@@ -557,19 +559,7 @@ pub async fn change(
         Action::Forget { job, uid } => {
             timed(jobs.delete(job, &delete(uid, None, PropagationPolicy::Background))).await.map(|_| None)
         }
-        Action::End { pod, uid } => {
-            let namespace = jobs.namespace().unwrap_or_default();
-            apply::remove_pod(context, namespace, pod, uid, None).await.map(|_| None)
-        }
-        Action::LetGo { job, uid } => {
-            let found = timed(jobs.get_metadata_opt(job))
-                .await?
-                .filter(|found| found.metadata.uid.as_ref() == Some(uid));
-            // The watch may be late to show that it was let go.
-            let found = found.filter(|found| found.finalizers().iter().any(|f| f == keys::OUTCOME));
-            let Some(found) = found else { return Ok(None) };
-            apply::finalizer(jobs, &found.metadata, keys::OUTCOME, false).await.map(|()| None)
-        }
+        Action::Upkeep(upkeep) => kept_jobs::upkeep(context, jobs, upkeep).await.map(|()| None),
     }
 }
 

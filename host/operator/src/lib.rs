@@ -24,6 +24,7 @@ mod desk;
 mod exec_probe;
 mod fence;
 mod http_probe;
+mod kept_jobs;
 mod leads;
 mod members;
 mod metrics;

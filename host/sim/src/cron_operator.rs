@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::{PreScaledCronJobStatus, keys};
 use stoker_core::PodView;
+use stoker_core::kept::Upkeep;
 use stoker_core::pool::{JobPods, JobView};
 use stoker_core::pre_scaled::{self, Action, Run};
 
@@ -535,7 +536,10 @@ fn request(action: &Action) -> Option<Write> {
         }
         Action::Replace { job: name, uid } => Write::Delete { name, uid, version: None, foreground: true },
         Action::Forget { job: name, uid } => Write::Delete { name, uid, version: None, foreground: false },
-        Action::End { pod: name, uid } => Write::Pod { name, uid },
-        Action::LetGo { job: name, uid } => Write::LetGo { name, uid },
+        Action::Upkeep(Upkeep::Delete { job: name, uid, version }) => {
+            Write::Delete { name, uid, version, foreground: true }
+        }
+        Action::Upkeep(Upkeep::EndPod { pod: name, uid }) => Write::Pod { name, uid },
+        Action::Upkeep(Upkeep::LetGo { job: name, uid }) => Write::LetGo { name, uid },
     })
 }

@@ -6,17 +6,15 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::{ActiveRun, ConcurrencyPolicy, EndedRun, Gate, PreScaledCronJobStatus, RunOutcome};
 
-use super::run::{Run, SHOWN};
+use super::run::Run;
 use super::timetable::{Lead, Rules, Stopped};
+use crate::kept::{SHOWN, Upkeep};
 use crate::pool::JobView;
 use crate::pool::jobs::beyond_history;
 
 /// An edit that comes later than this before the instant leaves the run as it is: its pods have 30 s to end, unless their
 /// template says otherwise, and only when they have ended before it may the instant have another run.
 const TOO_LATE: SignedDuration = SignedDuration::from_secs(35);
-
-/// So long after its end a Job is kept for its name's sake: longer than a request to create it can be on its way.
-const NAME_HELD: SignedDuration = SignedDuration::from_secs(30);
 
 /// What should have been shown by now is looked for again so much later.
 const LATER: SignedDuration = SignedDuration::from_secs(5);
@@ -74,20 +72,8 @@ pub enum Action {
         /// Its UID.
         uid: String,
     },
-    /// Delete a pod of a run that is being deleted.
-    End {
-        /// The pod's name.
-        pod: String,
-        /// Its UID.
-        uid: String,
-    },
-    /// Take the finalizer off a Job.
-    LetGo {
-        /// The Job's name.
-        job: String,
-        /// Its UID.
-        uid: String,
-    },
+    /// Look after a Job that there is.
+    Upkeep(Upkeep),
     /// Delete a Job that has ended and is beyond the history limits.
     Forget {
         /// The Job's name.
@@ -95,6 +81,12 @@ pub enum Action {
         /// Its UID.
         uid: String,
     },
+}
+
+impl From<Upkeep> for Action {
+    fn from(upkeep: Upkeep) -> Self {
+        Self::Upkeep(upkeep)
+    }
 }
 
 /// News of instants that got no run.
@@ -314,7 +306,7 @@ impl Look<'_> {
         let newest = self.runs.iter().filter(begun).map(|run| run.instant).max();
         for run in self.runs {
             let (job, uid) = (run.job.name.clone(), run.job.uid.clone());
-            self.plan.actions.extend(ends(run));
+            self.plan.actions.extend(run.keeping().endings().map(Action::from));
             if let Some(ended) = run.outcome(self.gate, self.now) {
                 if run.kept() {
                     self.record(&ended, run);
@@ -322,7 +314,7 @@ impl Look<'_> {
                 }
             } else if run.job.terminating {
                 if run.void(self.now) && run.kept() && run.quiet(self.now) {
-                    self.plan.actions.push(Action::LetGo { job, uid });
+                    self.plan.actions.push(run.keeping().let_go().into());
                 }
                 if let Some(deleted) = run.job.deleted_at.filter(|_| run.kept() && run.job.active > 0) {
                     self.wake(deleted.saturating_add(SHOWN).unwrap_or(Timestamp::MAX).max(self.now + LATER));
@@ -387,13 +379,11 @@ impl Look<'_> {
         if !recorded || !decided {
             return;
         }
-        let end = run.job.finished.as_ref().and_then(|finished| finished.at).or(run.job.deleted_at);
-        let until = end.unwrap_or(self.now).saturating_add(NAME_HELD).unwrap_or(Timestamp::MAX);
+        let until = run.keeping().held_until(self.now);
         if until > self.now {
             self.wake(until);
         } else {
-            let (job, uid) = (run.job.name.clone(), run.job.uid.clone());
-            self.plan.actions.push(Action::LetGo { job, uid });
+            self.plan.actions.push(run.keeping().let_go().into());
         }
     }
 
@@ -415,11 +405,6 @@ impl Look<'_> {
     }
 }
 
-/// Ends the pods that a deleted run has left behind.
-fn ends<'a>(run: &'a Run<'_>) -> impl Iterator<Item = Action> + 'a {
-    run.left_behind().map(|pod| Action::End { pod: pod.name.clone(), uid: pod.uid.clone() })
-}
-
 /// What to do when the object goes: what is held is cancelled, and everything is let go. Nothing = that is done.
 pub fn farewell(runs: &[Run<'_>], now: Timestamp) -> Vec<Action> {
     let mut actions = Vec::new();
@@ -429,7 +414,7 @@ pub fn farewell(runs: &[Run<'_>], now: Timestamp) -> Vec<Action> {
             let version = run.job.resource_version.clone();
             actions.push(Action::Cancel { job, uid, version, why: Cancelled::Stopped });
         } else if run.kept() {
-            actions.push(Action::LetGo { job, uid });
+            actions.push(run.keeping().let_go().into());
         }
     }
     actions

@@ -3,14 +3,12 @@
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::{EndedRun, Gate, RunOutcome, keys};
 
+use crate::kept::{Ended, Kept};
 use crate::pod::PodView;
 use crate::pool::{JobPods, JobView};
 
 /// A Job that was deleted so long before its instant never let its work begin, also where clocks differ a little.
 const SURELY_BEFORE: SignedDuration = SignedDuration::from_secs(3);
-
-/// By then the watch shows a pod that there is.
-pub(super) const SHOWN: SignedDuration = SignedDuration::from_secs(30);
 
 /// The Job of an instant, with its pods.
 #[derive(Clone, Copy, Debug)]
@@ -60,38 +58,30 @@ impl<'a> Run<'a> {
         !self.finished() && !self.void(now) && !gone
     }
 
-    /// Nothing of it runs any more. Pods that Kubernetes counts and no watch shows may be another's by now: who deletes
-    /// a Job may choose to leave its pods behind.
-    pub fn quiet(&self, now: Timestamp) -> bool {
-        let long_gone = self.job.deleted_at.is_some_and(|at| now.duration_since(at) >= SHOWN);
-        (self.job.active == 0 || long_gone) && self.pods.iter().all(|pod| pod.phase.is_terminal())
+    /// Its Job, as one that is kept until its outcome is recorded.
+    pub fn keeping(&self) -> Kept<'a> {
+        Kept { job: self.job, pods: self.pods }
     }
 
-    /// Pods that are left although it is being deleted: Kubernetes takes them only once the Job is gone, which it is not
-    /// while it is kept, or while it waits for them, if it knew of them by then.
-    pub fn left_behind(&self) -> impl Iterator<Item = &PodView> {
-        let waits = self.job.finalizers.iter().any(|f| f == "foregroundDeletion" || f == "orphan");
-        let ends = self.job.terminating && self.kept() && !waits;
-        self.pods.iter().filter(move |pod| ends && pod.alive())
+    /// Nothing of it runs any more.
+    pub fn quiet(&self, now: Timestamp) -> bool {
+        self.keeping().quiet(now)
     }
 
     /// It is kept until its outcome is recorded.
     pub fn kept(&self) -> bool {
-        self.job.finalizers.iter().any(|finalizer| finalizer == keys::OUTCOME)
+        self.keeping().kept()
     }
 
     /// How it ended, once it has: what is to be recorded.
     pub fn outcome(&self, gate: Gate, now: Timestamp) -> Option<EndedRun> {
-        let outcome = match &self.job.finished {
-            _ if self.void(now) => return None,
-            Some(finished) if finished.well => RunOutcome::Succeeded,
-            // Its pods were deleted, and count as failed.
-            Some(finished) if self.job.deleted_at.is_some_and(|at| Some(at) < finished.at) => {
-                RunOutcome::Deleted
-            }
-            Some(_) => RunOutcome::Failed,
-            None if self.job.terminating && self.quiet(now) => RunOutcome::Deleted,
-            None => return None,
+        if self.void(now) {
+            return None;
+        }
+        let outcome = match self.keeping().ended(now)? {
+            Ended::Succeeded => RunOutcome::Succeeded,
+            Ended::Failed(_) => RunOutcome::Failed,
+            Ended::Deleted => RunOutcome::Deleted,
         };
         let (scheduled, warm, started) = self.moments(gate);
         let span = |from: Option<Timestamp>, to: Option<Timestamp>| {
