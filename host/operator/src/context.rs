@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use crate::again::Unfinished;
 use crate::claims::Claims;
-use crate::cron_jobs::CronJobs;
 use crate::desk::Desk;
+use crate::kept_jobs::{Permits, Remembered};
 use crate::metrics::Metrics;
 use crate::nodes::NodeIndex;
 use crate::object::{Key, Kind, Pool, PoolKind};
@@ -188,7 +188,10 @@ pub struct Context {
     pub desk: Desk,
     pub claims: Claims,
     pub standby_claims: StandbyClaims,
-    pub cron_jobs: CronJobs,
+    pub cron_jobs: Remembered<PreScaledCronJob>,
+    /// For the statuses of objects whose Jobs are kept.
+    #[allow(dead_code)]
+    pub status_permits: Permits,
     pub orphans: Orphans,
     /// The gate's image.
     pub gate_image: String,
@@ -230,7 +233,8 @@ impl Context {
             desk: Desk::default(),
             claims: Claims::default(),
             standby_claims: StandbyClaims::default(),
-            cron_jobs: CronJobs::default(),
+            cron_jobs: Remembered::default(),
+            status_permits: Permits::default(),
             orphans: Orphans::default(),
             gate_image: options.gate_image,
             reports: Reports::default(),

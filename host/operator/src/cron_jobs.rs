@@ -1,160 +1,94 @@
 //! PreScaledCronJob objects: their runs are created ahead of their instants, and what became of them is written into the
-//! status, in the object's version: of two operators one is too late, and looks again. What to do is core's to say.
+//! status before anything that depends on it. What to do is core's to say.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions, PropagationPolicy};
-use kube::runtime::controller::{self, Action as Next, Config};
-use kube::runtime::events::{Event, EventType};
-use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
+use kube::runtime::controller::Action as Next;
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Map, Value, json};
 use stoker_api::{PreScaledCronJob, PreScaledCronJobStatus, RunOutcome, keys};
 use stoker_core::conditions::Conditions;
 use stoker_core::kept::Upkeep;
 use stoker_core::names;
+use stoker_core::pool::JobPods;
 use stoker_core::pool::jobs::History;
-use stoker_core::pool::{JobPods, JobView};
 use stoker_core::pre_scaled::{self, Action, Cancelled, Lead, Plan, Rules, Run, Stopped, Told};
 use stoker_cron::Schedule;
-use tokio::sync::watch;
 
-use crate::again::{ERRORS, REFUSALS, WatchBackOff};
-use crate::apply::{self, timed};
-use crate::context::{Context, Scope};
-use crate::kept_jobs;
+use crate::again::ERRORS;
+use crate::context::{Context, Looked, Scope};
+use crate::kept_jobs::{
+    Created, Deed, Keeper, KeptError, Maker, Memory, News, Outcome, Remembered, Wrote, carry_out, create,
+    key, publish, turned_bad, write,
+};
 use crate::leads::{Leads, Trouble};
-use crate::object::{Key, Kind};
-use crate::orphans;
-use crate::slim_job::SlimJob;
-
-/// What was made is believed to exist for so long although the watch does not show it.
-const BELIEVED: Duration = Duration::from_secs(30);
-
-/// Actions of one object at a time.
-const AT_A_TIME: usize = 8;
+use crate::object::Kind;
 
 /// An object is looked at so often at least while something is to come: timers do not know when the clock is set, or that
 /// the machine slept.
 const RARELY: Duration = Duration::from_secs(60);
 
-/// How long after its look a plan may still create: a Job's name is kept longer than that after the Job's end.
-const PLAN_HOLDS: Duration = Duration::from_secs(10);
-
-/// Why a look failed. The object is looked at again.
-#[derive(Debug, thiserror::Error)]
-pub enum CronError {
-    #[error("{0}")]
-    Api(#[from] kube::Error),
-    #[error("a run cannot be created: {0}")]
-    Create(kube::Error),
-}
-
-/// What is remembered of all objects, by UID.
+/// What is remembered of an object between two looks, besides its Jobs.
 #[derive(Default)]
-pub struct CronJobs(Mutex<HashMap<String, Arc<tokio::sync::Mutex<State>>>>);
-
-/// What is remembered of an object between two looks.
-#[derive(Default)]
-struct State {
-    key: Option<Key>,
-    /// The object as it was read or written last, if that is newer than what the watch shows.
-    latest: Option<Arc<PreScaledCronJob>>,
-    /// Jobs that were made and that the watch may not have shown yet.
-    made: Vec<(Instant, JobView)>,
-    /// Jobs that were let go and that the watch may not have shown so yet, by UID.
-    let_go: HashSet<String>,
-    /// Whether the API server takes the Jobs, by their hash: its words if not, and when to try again.
-    trial: Option<(String, Option<(String, Instant)>)>,
-    /// Whose names were another's.
-    conflict: Option<String>,
-    refusals: u32,
-    failures: u32,
+pub struct Own {
     /// Runs whose start was seen, by UID.
     started: HashMap<String, Timestamp>,
     leads: Leads,
 }
 
-impl CronJobs {
-    fn state(&self, uid: &str, key: &Key) -> Arc<tokio::sync::Mutex<State>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh =
-            || Arc::new(tokio::sync::Mutex::new(State { key: Some(key.clone()), ..State::default() }));
-        all.entry(uid.to_owned()).or_insert_with(fresh).clone()
+impl Keeper for PreScaledCronJob {
+    const KIND: Kind = Kind::PreScaledCronJob;
+    const CREATES: usize = 1;
+    type Status = PreScaledCronJobStatus;
+    type Told = Told;
+    type Own = Own;
+
+    fn status(&self) -> Option<&PreScaledCronJobStatus> {
+        self.status.as_ref()
     }
 
-    /// Forgets an object that is gone; its UID.
-    fn forget(&self, key: &Key) -> Vec<String> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gone = Vec::new();
-        all.retain(|uid, state| {
-            // One that is being looked at is forgotten by the next look.
-            let other = state.try_lock().map_or(true, |state| state.key.as_ref() != Some(key));
-            if !other {
-                gone.push(uid.clone());
-            }
-            other
-        });
-        gone
+    fn put_status(&mut self, status: PreScaledCronJobStatus) {
+        self.status = Some(status);
     }
-}
 
-/// Looks after the objects within a scope.
-pub async fn control(context: Arc<Context>, scope: Arc<Scope>, mut stop: watch::Receiver<bool>) {
-    let api: Api<PreScaledCronJob> = scope.api(context.client.clone());
-    let triggers = scope.cron_jobs.take_triggers();
-    let (objects, writer) = reflector::store();
-    scope.cron_jobs.keep(objects.clone());
-    let wanted = predicates::generation.combine(predicates::finalizers);
-    let changes = watcher(api, watcher::Config::default().any_semantic())
-        .backoff(WatchBackOff::default())
-        .modify(|object| object.metadata.managed_fields = None)
-        .reflect(writer)
-        .touched_objects()
-        .predicate_filter(wanted, Default::default());
-    Controller::for_stream(changes, objects)
-        .with_config(Config::default().concurrency(64))
-        .reconcile_on(triggers)
-        .graceful_shutdown_on(async move {
-            stop.wait_for(|s| *s).await.ok();
-        })
-        .run(reconcile, on_error, context.clone())
-        .for_each(|result| {
-            match result {
-                Err(controller::Error::ObjectNotFound(gone)) => {
-                    let namespace = gone.namespace.unwrap_or_default();
-                    let key = Key { kind: Kind::PreScaledCronJob, namespace, name: gone.name };
-                    orphans::end(&context, &key);
-                    for uid in context.cron_jobs.forget(&key) {
-                        context.owners.forget(&uid);
-                    }
-                    context.policies.release(&key, None);
-                    context.unfinished.done(&key);
-                }
-                Err(error) => tracing::debug!(%error, "a cron job"),
-                Ok(_) => {}
-            }
-            std::future::ready(())
-        })
-        .await;
-}
+    fn remembered(context: &Context) -> &Remembered<Self> {
+        &context.cron_jobs
+    }
 
-fn key(object: &PreScaledCronJob) -> Key {
-    let namespace = object.namespace().unwrap_or_default();
-    Key { kind: Kind::PreScaledCronJob, namespace, name: object.name_any() }
-}
+    fn looked(scope: &Scope) -> &Looked<Self> {
+        &scope.cron_jobs
+    }
 
-fn on_error(object: Arc<PreScaledCronJob>, error: &CronError, context: Arc<Context>) -> Next {
-    let key = key(&object);
-    tracing::warn!(object = %key, %error, "reconcile failed, trying again");
-    context.metrics.reconciled("error");
-    Next::requeue(context.unfinished.note(&key))
+    async fn look(
+        context: &Arc<Context>,
+        object: &Arc<Self>,
+        memory: &mut Memory<Self>,
+    ) -> Result<Next, KeptError> {
+        look(context, object, memory).await
+    }
+
+    fn farewell(jobs: &[JobPods<'_>], now: Timestamp) -> Vec<Deed> {
+        let runs: Vec<Run<'_>> = jobs.iter().filter_map(Run::of).collect();
+        deeds(pre_scaled::farewell(&runs, now))
+    }
+
+    fn count_created(context: &Context, outcome: &'static str) {
+        context.metrics.runs.created(outcome);
+    }
+
+    fn written(
+        &self,
+        context: &Context,
+        before: &PreScaledCronJobStatus,
+        after: &PreScaledCronJobStatus,
+        told: &[Told],
+    ) -> Vec<News> {
+        written(context, before, after, told)
+    }
 }
 
 /// What a spec cannot mean: the condition's type, and words.
@@ -208,50 +142,16 @@ fn rules(object: &PreScaledCronJob, gate_image: &str) -> Result<(Rules, Lead), I
     ))
 }
 
-fn version(object: &PreScaledCronJob) -> u64 {
-    object.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
-}
-
-async fn reconcile(shown: Arc<PreScaledCronJob>, context: Arc<Context>) -> Result<Next, CronError> {
-    context.children_listed().await;
-    let (uid, key) = (shown.uid().unwrap_or_default(), key(&shown));
-    let state = context.cron_jobs.state(&uid, &key);
-    let mut state = state.lock().await;
-    let object = match &state.latest {
-        Some(latest) if version(latest) > version(&shown) => latest.clone(),
-        _ => shown,
-    };
-    let deleting = object.metadata.deletion_timestamp.is_some();
-    let has_finalizer = object.finalizers().iter().any(|f| f == keys::RUNS);
-    if deleting && !has_finalizer {
-        return Ok(Next::await_change());
-    }
-    if !deleting && !has_finalizer {
-        // The object comes again with it.
-        let api = api(&context, &object);
-        apply::finalizer(&api, &object.metadata, keys::RUNS, true).await?;
-        return Ok(Next::await_change());
-    }
-    look(&context, &object, &mut state).await
-}
-
-fn api(context: &Context, object: &PreScaledCronJob) -> Api<PreScaledCronJob> {
-    Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default())
-}
-
 async fn look(
     context: &Arc<Context>,
     object: &Arc<PreScaledCronJob>,
-    state: &mut State,
-) -> Result<Next, CronError> {
-    let (uid, key, now) = (object.uid().unwrap_or_default(), key(object), Timestamp::now());
-    let jobs = jobs(context, state, &uid);
+    memory: &mut Memory<PreScaledCronJob>,
+) -> Result<Next, KeptError> {
+    let (uid, key, now) = (object.uid().unwrap_or_default(), key(&**object), Timestamp::now());
+    let jobs = memory.jobs(context, &uid);
     let pods: Vec<_> = jobs.iter().map(|job| context.pods.of(&job.uid)).collect();
     let runs: Vec<Run> =
         jobs.iter().zip(&pods).filter_map(|(job, pods)| Run::of(&JobPods { job, pods })).collect();
-    if object.metadata.deletion_timestamp.is_some() {
-        return leave(context, object, state, &runs, now).await;
-    }
     let before = object.status.clone().unwrap_or_default();
     let (rules, configured) = match rules(object, &context.gate_image) {
         Ok(read) => read,
@@ -267,73 +167,58 @@ async fn look(
             c.set("Stalled", true, "ScheduleInvalid", words.clone());
             c.set("ScheduleValid", false, "Invalid", words);
             status.conditions = c.finish();
-            return tell(context, object, state, &before, status, &[]).await;
+            return tell(context, object, memory, &before, status, &[]).await;
         }
     };
-    seen(context, object, state, &runs, now);
+    seen(context, object, &mut memory.own.started, &runs, now);
 
     let (lead, reason, trouble) =
-        state.leads.decide(context, object, &rules, configured, &before.last_runs, now).await;
+        memory.own.leads.decide(context, object, &rules, configured, &before.last_runs, now).await;
     let born = object.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
     let mut plan = pre_scaled::plan(&rules, &lead, object.spec.gate, &before, born, &runs, now);
-    let mut failed = create(context, object, state, &rules, &plan.actions, now).await.err();
-    let carried_out = carry_out(context, object, state, &plan.actions).await;
+    let mut failed = create_runs(context, object, memory, &rules, &plan.actions, now).await;
+    let carried_out = carry_out(context, object, memory, deeds(std::mem::take(&mut plan.actions))).await;
     failed = failed.or(carried_out);
 
     plan.status.observed_generation = object.metadata.generation;
     plan.status.lead_reason = Some(reason);
-    plan.status.policy = state.leads.status(context, object);
-    plan.status.conditions = conditions(object, state, &plan, trouble.as_ref(), &before.conditions, now);
-    let told = tell(context, object, state, &before, plan.status, &plan.told).await?;
+    plan.status.policy = memory.own.leads.status(context, object);
+    plan.status.conditions = conditions(object, memory, &plan, trouble.as_ref(), &before.conditions, now);
+    let told = tell(context, object, memory, &before, plan.status, &plan.told).await?;
     if let Some(error) = failed {
-        state.failures += 1;
+        memory.failures += 1;
         tracing::warn!(object = %key, %error, "a look left something undone, trying again");
         // What has an instant does not wait long.
-        return Ok(Next::requeue(ERRORS.after(state.failures.min(2))));
+        return Ok(Next::requeue(ERRORS.after(memory.failures.min(2))));
     }
-    state.failures = 0;
+    memory.failures = 0;
     context.metrics.reconciled("ok");
     if told != Next::await_change() {
         return Ok(told);
     }
     let until = |at: Timestamp| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
-    let retry = state
-        .trial
-        .as_ref()
-        .and_then(|(_, refused)| refused.as_ref())
-        .map(|(_, at)| at.saturating_duration_since(Instant::now()));
-    let wake = [plan.wake_at.map(until), retry, state.leads.wake()].into_iter().flatten().min();
+    let wakes = [plan.wake_at.map(until), memory.refusals.wake(), memory.own.leads.wake()];
     // A moment more than asked, so that the look comes after what it waits for.
-    let wake = wake.map(|wake| (wake + Duration::from_millis(2)).min(RARELY));
+    let wake = wakes.into_iter().flatten().min().map(|wake| (wake + Duration::from_millis(2)).min(RARELY));
     Ok(wake.map_or_else(Next::await_change, Next::requeue))
 }
 
-/// The Jobs of an object: as the watch shows them, and those that were made and are not shown yet.
-fn jobs(context: &Context, state: &mut State, uid: &str) -> Vec<JobView> {
-    let mut jobs = context.jobs.of(uid);
-    state.made.retain(|(at, made)| {
-        at.elapsed() < BELIEVED
-            && !context.jobs.went(uid, &made.uid)
-            && jobs.iter().all(|job| job.uid != made.uid)
-    });
-    jobs.extend(state.made.iter().map(|(_, made)| made.clone()));
-    state.let_go.retain(|uid| jobs.iter().any(|job| &job.uid == uid));
-    for job in jobs.iter_mut().filter(|job| state.let_go.contains(&job.uid)) {
-        job.finalizers.retain(|finalizer| finalizer != keys::OUTCOME);
-    }
-    jobs
-}
-
 /// Notes what runs have begun their work since the last look.
-fn seen(context: &Context, object: &PreScaledCronJob, state: &mut State, runs: &[Run<'_>], now: Timestamp) {
+fn seen(
+    context: &Context,
+    object: &PreScaledCronJob,
+    started: &mut HashMap<String, Timestamp>,
+    runs: &[Run<'_>],
+    now: Timestamp,
+) {
     let of_init = object.spec.gate == stoker_api::Gate::InitContainer;
-    state.started.retain(|uid, _| runs.iter().any(|run| &run.job.uid == uid));
+    started.retain(|uid, _| runs.iter().any(|run| &run.job.uid == uid));
     for run in runs.iter().filter(|run| of_init && !run.held(now) && !run.finished()) {
-        if state.started.contains_key(&run.job.uid) {
+        if started.contains_key(&run.job.uid) {
             continue;
         }
         let Some(pod) = run.pods.iter().find(|pod| pod.containers_started.is_some()) else { continue };
-        state.started.insert(run.job.uid.clone(), now);
+        started.insert(run.job.uid.clone(), now);
         let late = now.duration_since(run.instant);
         tracing::info!(object = %key(object), job = run.job.name, pod = pod.name, late_ms = late.as_millis(), "a run is at work");
         if run.job.created < run.instant {
@@ -342,155 +227,50 @@ fn seen(context: &Context, object: &PreScaledCronJob, state: &mut State, runs: &
     }
 }
 
-/// The object goes.
-async fn leave(
+/// Creates runs.
+async fn create_runs(
     context: &Arc<Context>,
     object: &Arc<PreScaledCronJob>,
-    state: &mut State,
-    runs: &[Run<'_>],
-    now: Timestamp,
-) -> Result<Next, CronError> {
-    let actions = pre_scaled::farewell(runs, now);
-    if actions.is_empty() {
-        apply::finalizer(&api(context, object), &object.metadata, keys::RUNS, false).await?;
-        return Ok(Next::await_change());
-    }
-    match carry_out(context, object, state, &actions).await {
-        Some(error) => Err(error),
-        // Each of them asks for the next look when the watch shows it; should it not:
-        None => Ok(Next::requeue(Duration::from_secs(5))),
-    }
-}
-
-/// Does what is to be done but for creations; the first error.
-async fn carry_out(
-    context: &Arc<Context>,
-    object: &Arc<PreScaledCronJob>,
-    state: &mut State,
-    actions: &[Action],
-) -> Option<CronError> {
-    let (key, mut failed) = (key(object), None);
-    let others: Vec<Action> =
-        actions.iter().filter(|action| !matches!(action, Action::Create { .. })).cloned().collect();
-    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &key.namespace);
-    let mut outcomes = stream::iter(others)
-        .map(|action| {
-            let jobs = jobs.clone();
-            async move {
-                let outcome = change(context, &jobs, &action).await;
-                if let Ok(Some((reason, words))) = &outcome {
-                    event(context, object, false, reason, words.clone()).await;
-                }
-                (action, outcome)
-            }
-        })
-        .buffer_unordered(AT_A_TIME);
-    while let Some((action, outcome)) = outcomes.next().await {
-        match outcome {
-            Ok(_) => {
-                tracing::info!(object = %key, ?action, "done");
-                if let Action::Upkeep(Upkeep::LetGo { uid, .. }) = action {
-                    state.let_go.insert(uid);
-                }
-            }
-            Err(kube::Error::Api(s)) if matches!(s.code, 404 | 409) => {
-                tracing::debug!(object = %key, ?action, "it has changed");
-            }
-            Err(error) => failed = failed.or(Some(error.into())),
-        }
-    }
-    failed
-}
-
-/// Creates runs. The object is read once more before: what has been decided meanwhile stays so.
-async fn create(
-    context: &Arc<Context>,
-    object: &Arc<PreScaledCronJob>,
-    state: &mut State,
+    memory: &mut Memory<PreScaledCronJob>,
     rules: &Rules,
     actions: &[Action],
     now: Timestamp,
-) -> Result<(), CronError> {
-    let (key, began) = (key(object), Instant::now());
-    let instants: Vec<Timestamp> = actions
-        .iter()
-        .filter_map(|action| if let Action::Create { instant } = action { Some(*instant) } else { None })
-        .collect();
+) -> Option<KeptError> {
+    let create_instant =
+        |action: &Action| if let Action::Create { instant } = action { Some(*instant) } else { None };
+    let instants: Vec<Timestamp> = actions.iter().filter_map(create_instant).collect();
     let spec = &object.spec;
     if instants.is_empty()
         || pre_scaled::template_refusal(&spec.cron_job.spec.job_template.spec, spec.gate).is_some()
     {
-        return Ok(());
+        return None;
     }
-    if let Some((hash, Some((_, again)))) = &state.trial
-        && *hash == rules.hash
-        && Instant::now() < *again
-    {
-        return Ok(());
-    }
-    let latest = timed(api(context, object).get_opt(&key.name)).await?;
-    let same = latest.filter(|latest| {
-        latest.uid() == object.uid()
-            && latest.metadata.generation == object.metadata.generation
-            && latest.metadata.deletion_timestamp.is_none()
-    });
-    let Some(latest) = same else { return Ok(()) };
-    let decided = latest.status.as_ref().and_then(|status| status.decided_until);
-    if version(&latest) > version(object) {
-        state.latest = Some(Arc::new(latest));
-    }
-    for instant in &instants {
-        if decided.is_some_and(|decided| decided >= *instant) || began.elapsed() > PLAN_HOLDS {
-            continue;
-        }
-        let body = body(object, rules, &context.gate_image, *instant, now);
-        let jobs: Api<SlimJob> = Api::namespaced(context.client.clone(), &key.namespace);
-        let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let (word, made) = match apply::post_job(context, &key.namespace, &body, false).await {
-            Ok(made) => {
+    let maker = Maker {
+        decided: |latest: &PreScaledCronJob, instant: &Timestamp| {
+            latest.status.as_ref().and_then(|status| status.decided_until) >= Some(*instant)
+        },
+        hash: |_: &Timestamp| rules.hash.clone(),
+        body: |instant: &Timestamp| body(object, rules, &context.gate_image, *instant, now),
+    };
+    let made = create(context, object, memory, instants, maker).await;
+    for Created { part: instant, job, outcome, .. } in made.created {
+        match outcome {
+            Outcome::Created => {
                 let warm = instant.duration_since(Timestamp::now()).max(SignedDuration::ZERO);
-                tracing::info!(object = %key, job = name, instant = %instant, ahead_s = warm.as_secs(), "run created");
-                event(context, object, false, "RunCreated", format!("created {name} for {instant}")).await;
-                state.refusals = 0;
-                state.trial = Some((rules.hash.clone(), None));
-                ("created", Some(made))
+                let object_key = key(&**object);
+                tracing::info!(object = %object_key, job, instant = %instant, ahead_s = warm.as_secs(), "run created");
+                let words = format!("created {job} for {instant}");
+                publish(context, &**object, &[News::new(false, "RunCreated", words)]).await;
+                // What was refused of another template is of the past.
+                memory.refusals.retain(|_| false);
+                memory.conflicts.clear();
             }
-            Err(kube::Error::Api(s)) if s.code == 409 && s.reason == "AlreadyExists" => {
-                match timed(jobs.get_opt(&name)).await? {
-                    Some(found) if owned(&found, object) => ("existed", Some(found.into_view())),
-                    Some(_) => {
-                        state.conflict = Some(name);
-                        ("conflict", None)
-                    }
-                    None => return Err(CronError::Create(kube::Error::Api(s))),
-                }
-            }
-            Err(kube::Error::Api(s)) if matches!(s.code, 400 | 403 | 404 | 422) => {
-                state.refusals += 1;
-                let again = Instant::now() + REFUSALS.after(state.refusals);
-                state.trial = Some((rules.hash.clone(), Some((s.message.clone(), again))));
-                ("refused", None)
-            }
-            Err(error) => {
-                context.metrics.runs.created("failed");
-                return Err(CronError::Create(error));
-            }
-        };
-        context.metrics.runs.created(word);
-        if let Some(made) = made {
-            state.conflict = None;
-            state.made.push((Instant::now(), made));
+            Outcome::Existed => memory.conflicts.clear(),
+            Outcome::Refused(_) => memory.refusals.retain(|hash| hash == rules.hash),
+            Outcome::Conflict => {}
         }
     }
-    Ok(())
-}
-
-fn owned(job: &SlimJob, object: &PreScaledCronJob) -> bool {
-    job.metadata
-        .owner_references
-        .iter()
-        .flatten()
-        .any(|o| o.controller == Some(true) && Some(&o.uid) == object.metadata.uid.as_ref())
+    made.failed
 }
 
 /// The Job of an instant.
@@ -526,22 +306,15 @@ fn body(object: &PreScaledCronJob, rules: &Rules, image: &str, instant: Timestam
     })
 }
 
-/// Does what is to be done, but for creations. Returns an Event's reason and words, if it is worth one.
-pub async fn change(
-    context: &Arc<Context>,
-    jobs: &Api<Job>,
-    action: &Action,
-) -> Result<Option<(&'static str, String)>, kube::Error> {
-    let delete = |uid: &String, version: Option<&String>, how| DeleteParams {
-        preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: version.cloned() }),
-        propagation_policy: Some(how),
-        ..DeleteParams::default()
-    };
+/// What is done with runs that there are.
+fn deeds(actions: Vec<Action>) -> Vec<Deed> {
+    actions.into_iter().filter_map(deed).collect()
+}
+
+fn deed(action: Action) -> Option<Deed> {
     match action {
-        Action::Create { .. } => Ok(None),
+        Action::Create { .. } => None,
         Action::Cancel { job, uid, version, why } => {
-            let foreground = PropagationPolicy::Foreground;
-            timed(jobs.delete(job, &delete(uid, Some(version), foreground))).await?;
             let words = match why {
                 Cancelled::Stopped => "it is suspended, paused or deleted",
                 Cancelled::Unnamed => "the schedule names its instant no more",
@@ -549,23 +322,21 @@ pub async fn change(
                 Cancelled::Edited => "it was edited by hand; another takes its place",
                 Cancelled::Forbidden => "an earlier run has not ended, and concurrencyPolicy is Forbid",
             };
-            Ok(Some(("RunCancelled", format!("deleted {job}, which was held: {words}"))))
+            let words = format!("deleted {job}, which was held: {words}");
+            Some(Deed::Told(Upkeep::Delete { job, uid, version: Some(version) }, "RunCancelled", words))
         }
         Action::Replace { job, uid } => {
-            timed(jobs.delete(job, &delete(uid, None, PropagationPolicy::Foreground))).await?;
             let words = format!("deleted {job}, which was at work: concurrencyPolicy is Replace");
-            Ok(Some(("RunReplaced", words)))
+            Some(Deed::Told(Upkeep::Delete { job, uid, version: None }, "RunReplaced", words))
         }
-        Action::Forget { job, uid } => {
-            timed(jobs.delete(job, &delete(uid, None, PropagationPolicy::Background))).await.map(|_| None)
-        }
-        Action::Upkeep(upkeep) => kept_jobs::upkeep(context, jobs, upkeep).await.map(|()| None),
+        Action::Forget { job, uid } => Some(Deed::Forget { job, uid }),
+        Action::Upkeep(upkeep) => Some(upkeep.into()),
     }
 }
 
 fn conditions(
     object: &PreScaledCronJob,
-    state: &State,
+    memory: &Memory<PreScaledCronJob>,
     plan: &Plan,
     trouble: Option<&Trouble>,
     previous: &[Condition],
@@ -574,8 +345,7 @@ fn conditions(
     let mut c = Conditions::new(previous, object.metadata.generation, now);
     let cron = &object.spec.cron_job.spec;
     let gate = pre_scaled::template_refusal(&cron.job_template.spec, object.spec.gate);
-    let refused =
-        state.trial.as_ref().and_then(|(_, refused)| refused.as_ref()).map(|(words, _)| words.clone());
+    let refused = memory.refusals.words().map(|(_, words)| words.to_owned());
     let bad = gate.map(|words| ("GateRefused", words)).or(refused.map(|words| ("Refused", words)));
     let next = plan.status.next_instant.map_or_else(
         || "the schedule names no further instant".to_owned(),
@@ -603,7 +373,7 @@ fn conditions(
             None => c.set("PolicyHealthy", true, "Deciding", "the policy decides"),
         }
     }
-    match &state.conflict {
+    match memory.conflicts.last() {
         Some(name) => c.set(
             "Conflict",
             true,
@@ -619,62 +389,49 @@ fn conditions(
 async fn tell(
     context: &Arc<Context>,
     object: &Arc<PreScaledCronJob>,
-    state: &mut State,
+    memory: &Memory<PreScaledCronJob>,
     before: &PreScaledCronJobStatus,
     status: PreScaledCronJobStatus,
     told: &[Told],
-) -> Result<Next, CronError> {
+) -> Result<Next, KeptError> {
     if *before == status {
         return Ok(Next::await_change());
     }
-    let base = state.latest.as_ref().filter(|latest| version(latest) > version(object)).unwrap_or(object);
-    if base.status.clone().unwrap_or_default() != *before {
-        // Somebody else wrote it meanwhile: looked at again with that.
-        return Ok(Next::requeue(Duration::ZERO));
-    }
-    let mut new = PreScaledCronJob::clone(base);
-    new.status = Some(status.clone());
-    match timed(api(context, object).replace_status(&object.name_any(), &PostParams::default(), &new)).await {
-        Ok(mut written) => {
-            context.metrics.status_written("ok");
-            written.metadata.managed_fields = None;
-            state.latest = Some(Arc::new(written));
+    match write(context, &memory.outbox, object, before, &status).await? {
+        Wrote::Gone => Ok(Next::await_change()),
+        Wrote::Outdated => Ok(Next::requeue(Duration::ZERO)),
+        Wrote::Written => {
+            publish(context, &**object, &object.written(context, before, &status, told)).await;
+            Ok(Next::requeue(Duration::ZERO))
         }
-        Err(kube::Error::Api(s)) if s.code == 404 => return Ok(Next::await_change()),
-        Err(kube::Error::Api(s)) if s.code == 409 => {
-            if let Some(mut latest) = timed(api(context, object).get_opt(&object.name_any())).await? {
-                latest.metadata.managed_fields = None;
-                state.latest = Some(Arc::new(latest));
-            }
-            return Ok(Next::requeue(Duration::ZERO));
-        }
-        Err(error) => return Err(error.into()),
     }
+}
+
+/// What there is to tell of a written status.
+fn written(
+    context: &Context,
+    before: &PreScaledCronJobStatus,
+    status: &PreScaledCronJobStatus,
+    told: &[Told],
+) -> Vec<News> {
+    let mut all = Vec::new();
     for news in told {
-        let (warning, reason, words) = match news {
+        all.push(match news {
             Told::Missed { count, last } => {
                 context.metrics.runs.instants("missed", u64::from(*count));
-                (
-                    true,
-                    "InstantMissed",
-                    format!(
-                        "{count} instants passed without a run, the last at {last}: nobody could start one in time"
-                    ),
-                )
+                let words = format!(
+                    "{count} instants passed without a run, the last at {last}: nobody could start one in time"
+                );
+                News::new(true, "InstantMissed", words)
             }
             Told::Skipped { instant } => {
                 context.metrics.runs.instants("skipped", 1);
-                (
-                    true,
-                    "InstantSkipped",
-                    format!(
-                        "no run for {instant}: an earlier one is at work, and concurrencyPolicy is Forbid"
-                    ),
-                )
+                let words = format!(
+                    "no run for {instant}: an earlier one is at work, and concurrencyPolicy is Forbid"
+                );
+                News::new(true, "InstantSkipped", words)
             }
-        };
-        tracing::info!(object = %key(object), reason, words);
-        event(context, object, warning, reason, words).await;
+        });
     }
     if status.last_schedule_time > before.last_schedule_time {
         context.metrics.runs.instants("started", 1);
@@ -687,30 +444,7 @@ async fn tell(
         };
         context.metrics.runs.ended(word, run);
     }
-    for condition in &status.conditions {
-        let old = before.conditions.iter().find(|c| c.type_ == condition.type_);
-        let bad = matches!(
-            (condition.type_.as_str(), condition.status.as_str()),
-            ("ScheduleValid" | "TemplateValid" | "PolicyHealthy", "False") | ("Conflict", "True")
-        );
-        let same = old.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);
-        if bad && !same && condition.reason != "Loading" {
-            let reason = format!("{}{}", condition.type_, condition.reason);
-            event(context, object, true, &reason, condition.message.clone()).await;
-        }
-    }
-    Ok(Next::requeue(Duration::ZERO))
-}
-
-async fn event(context: &Context, object: &PreScaledCronJob, warning: bool, reason: &str, words: String) {
-    let event = Event {
-        type_: if warning { EventType::Warning } else { EventType::Normal },
-        reason: reason.to_owned(),
-        note: Some(words.chars().take(1000).collect()),
-        action: "Reconcile".to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = timed(context.recorder.publish(&event, &object.object_ref(&()))).await {
-        tracing::warn!(%error, "an Event could not be written");
-    }
+    let healthy = ["ScheduleValid", "TemplateValid", "PolicyHealthy"];
+    all.extend(turned_bad(&before.conditions, &status.conditions, &healthy, &["Conflict"]));
+    all
 }

@@ -59,7 +59,7 @@ use futures::future::join_all;
 use kube::api::Api;
 use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
-use stoker_api::{HotStandbyDeployment, HotStandbyJob};
+use stoker_api::{HotStandbyDeployment, HotStandbyJob, PreScaledCronJob};
 use tokio::sync::watch;
 
 pub use context::{ClaimOptions, Options};
@@ -101,7 +101,11 @@ pub async fn run(
         tasks.push(tokio::spawn(control(context.clone(), scope.clone(), deployments, stop.clone())));
         tasks.push(tokio::spawn(control(context.clone(), scope.clone(), jobs, stop.clone())));
         tasks.push(tokio::spawn(standby_claims::control(context.clone(), scope.clone(), stop.clone())));
-        tasks.push(tokio::spawn(cron_jobs::control(context.clone(), scope.clone(), stop.clone())));
+        tasks.push(tokio::spawn(kept_jobs::control::<PreScaledCronJob>(
+            context.clone(),
+            scope.clone(),
+            stop.clone(),
+        )));
     }
     tracing::info!(scopes = ?context.scopes().iter().map(|s| s.label()).collect::<Vec<_>>(), "running");
     join_all(tasks).await;

@@ -1,6 +1,6 @@
-//! Runs of a PreScaledCronJob that is gone: the request to create one may have come after it, or somebody took the
-//! object's finalizer off. Kubernetes deletes them, but the finalizer that they are created with would keep them, and
-//! their pods, for ever.
+//! Jobs of an object that is gone: the request to create one may have come after it, or somebody took the object's
+//! finalizer off. Kubernetes deletes them, but the finalizer that they are created with would keep them, and their
+//! pods, for ever.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,24 +9,22 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::{Api, ResourceExt as _};
-use stoker_api::PreScaledCronJob;
 use stoker_core::pool::JobPods;
-use stoker_core::pre_scaled::{Run, farewell};
 
 use crate::apply::timed;
 use crate::context::Context;
-use crate::cron_jobs::change;
+use crate::kept_jobs::{Keeper, perform};
 use crate::object::Key;
 
 /// How long to wait for what was done to show.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Objects whose runs are being ended.
+/// Objects whose Jobs are being ended.
 #[derive(Default)]
 pub struct Orphans(Mutex<HashSet<Key>>);
 
 /// Ends what is left of an object that the watch does not show any more, on a task of its own.
-pub fn end(context: &Arc<Context>, key: &Key) {
+pub fn end<K: Keeper>(context: &Arc<Context>, key: &Key) {
     let mut owners = context.owners.uids(key);
     owners.retain(|uid| !context.jobs.of(uid).is_empty());
     let begun = || context.orphans.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,7 +33,7 @@ pub fn end(context: &Arc<Context>, key: &Key) {
     }
     let (context, key) = (context.clone(), key.clone());
     tokio::spawn(async move {
-        while owners_left(&context, &key, &owners).await {
+        while owners_left::<K>(&context, &key, &owners).await {
             tokio::time::sleep(AGAIN).await;
         }
         context.orphans.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
@@ -43,8 +41,8 @@ pub fn end(context: &Arc<Context>, key: &Key) {
 }
 
 /// Does what is to be done about them. Returns whether something was left.
-async fn owners_left(context: &Arc<Context>, key: &Key, owners: &[String]) -> bool {
-    let objects: Api<PreScaledCronJob> = Api::namespaced(context.client.clone(), &key.namespace);
+async fn owners_left<K: Keeper>(context: &Arc<Context>, key: &Key, owners: &[String]) -> bool {
+    let objects: Api<K> = Api::namespaced(context.client.clone(), &key.namespace);
     let jobs: Api<Job> = Api::namespaced(context.client.clone(), &key.namespace);
     // The watch may be late.
     let Ok(there) = timed(objects.get_opt(&key.name)).await else { return true };
@@ -53,13 +51,12 @@ async fn owners_left(context: &Arc<Context>, key: &Key, owners: &[String]) -> bo
     for owner in owners.iter().filter(|owner| there.as_ref() != Some(*owner)) {
         let views = context.jobs.of(owner);
         let pods: Vec<_> = views.iter().map(|job| context.pods.of(&job.uid)).collect();
-        let members = views.iter().zip(&pods).map(|(job, pods)| JobPods { job, pods });
-        let runs: Vec<Run<'_>> = members.filter_map(|job| Run::of(&job)).collect();
-        for action in farewell(&runs, Timestamp::now()) {
+        let members: Vec<_> = views.iter().zip(&pods).map(|(job, pods)| JobPods { job, pods }).collect();
+        for deed in K::farewell(&members, Timestamp::now()) {
             left = true;
-            match change(context, &jobs, &action).await {
-                Ok(_) => tracing::info!(object = %key, owner, ?action, "done for an object that is gone"),
-                Err(error) => tracing::debug!(object = %key, owner, ?action, %error, "not done"),
+            match perform(context, &jobs, &deed).await {
+                Ok(()) => tracing::info!(object = %key, owner, ?deed, "done for an object that is gone"),
+                Err(error) => tracing::debug!(object = %key, owner, ?deed, %error, "not done"),
             }
         }
     }

@@ -1,0 +1,205 @@
+//! Jobs that a finalizer keeps until their outcome is in their owner's status: what the kinds share whose objects make such
+//! Jobs. A kind says in its own file what it wants; how that is carried out stands here, once.
+//!
+//! ```text
+//!   control ─▶ K::look ─▶ memory: the Jobs, as far as they are known
+//!                      ─▶ create: after one more read of the object
+//!                      ─▶ deeds: what is done with Jobs that there are
+//!                      ─▶ outbox: the status, in the object's version
+//! ```
+
+mod control;
+mod create;
+mod deeds;
+mod memory;
+#[allow(dead_code)]
+mod outbox;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::Api;
+use kube::core::NamespaceResourceScope;
+use kube::runtime::controller::Action as Next;
+use kube::runtime::events::{Event, EventType};
+use kube::{Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use stoker_core::pool::JobPods;
+
+use crate::apply::timed;
+use crate::context::{Context, Looked, Scope};
+use crate::object::{Key, Kind};
+
+pub use control::control;
+pub use create::{Created, Maker, Outcome, create};
+pub use deeds::{Deed, carry_out, perform};
+pub use memory::{Memory, Remembered};
+#[allow(unused_imports)]
+pub use outbox::hand_over;
+pub use outbox::{Outbox, Permits, Wrote, write};
+
+/// Why a look failed. The object is looked at again.
+#[derive(Debug, thiserror::Error)]
+pub enum KeptError {
+    #[error("{0}")]
+    Api(#[from] kube::Error),
+    #[error("a Job cannot be created: {0}")]
+    Create(kube::Error),
+}
+
+/// A kind of object whose Jobs are kept.
+pub trait Keeper:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    const KIND: Kind;
+    /// Jobs of one look that are created at a time.
+    const CREATES: usize;
+    type Status: Clone + Default + PartialEq + Send + Sync + 'static;
+    /// News that hold once a status is written.
+    type Told: Send + Sync + 'static;
+    /// What the kind itself remembers of an object between two looks.
+    type Own: Default + Send + 'static;
+
+    fn status(&self) -> Option<&Self::Status>;
+    fn put_status(&mut self, status: Self::Status);
+    /// What is remembered of its objects.
+    fn remembered(context: &Context) -> &Remembered<Self>;
+    /// What asks for looks at its objects.
+    fn looked(scope: &Scope) -> &Looked<Self>;
+
+    /// Looks at an object that is not being deleted, and does what is to be done.
+    fn look(
+        context: &Arc<Context>,
+        object: &Arc<Self>,
+        memory: &mut Memory<Self>,
+    ) -> impl Future<Output = Result<Next, KeptError>> + Send;
+
+    /// What is to be done with its Jobs when the object goes. Nothing = that is done.
+    fn farewell(jobs: &[JobPods<'_>], now: Timestamp) -> Vec<Deed>;
+
+    /// A Job was asked for; in one word, what became of it.
+    fn count_created(context: &Context, outcome: &'static str);
+
+    /// A status was written: what there is to tell of it. What is counted is counted here.
+    fn written(
+        &self,
+        context: &Context,
+        before: &Self::Status,
+        after: &Self::Status,
+        told: &[Self::Told],
+    ) -> Vec<News>;
+}
+
+/// Something to tell in an Event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    pub warning: bool,
+    pub reason: String,
+    pub words: String,
+}
+
+impl News {
+    pub fn new(warning: bool, reason: impl Into<String>, words: impl Into<String>) -> Self {
+        Self { warning, reason: reason.into(), words: words.into() }
+    }
+}
+
+/// Which object it is.
+pub fn key<K: Keeper>(object: &K) -> Key {
+    let namespace = object.namespace().unwrap_or_default();
+    Key { kind: K::KIND, namespace, name: object.name_any() }
+}
+
+/// The API for objects of its kind in its namespace.
+pub fn api<K: Keeper>(context: &Context, object: &K) -> Api<K> {
+    Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default())
+}
+
+/// Its version, as a number: versions of one object can be compared.
+pub fn version<K: Keeper>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+/// Events about an object, one after the other.
+pub async fn publish<K: Keeper>(context: &Context, object: &K, news: &[News]) {
+    for news in news {
+        tracing::info!(object = %key(object), reason = news.reason, words = news.words);
+        let event = Event {
+            type_: if news.warning { EventType::Warning } else { EventType::Normal },
+            reason: news.reason.clone(),
+            note: Some(news.words.chars().take(1000).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = timed(context.recorder.publish(&event, &object.object_ref(&()))).await {
+            tracing::warn!(%error, "an Event could not be written");
+        }
+    }
+}
+
+/// What there is to tell of conditions that turned bad: of those in `healthy` when they are False, of those in `harmful`
+/// when they are True. Loading takes a moment and is no trouble.
+pub fn turned_bad(
+    before: &[Condition],
+    after: &[Condition],
+    healthy: &[&str],
+    harmful: &[&str],
+) -> Vec<News> {
+    let bad = |c: &&Condition| match c.status.as_str() {
+        "False" => healthy.contains(&c.type_.as_str()),
+        _ => harmful.contains(&c.type_.as_str()),
+    };
+    let news = |c: &&Condition| {
+        let old = before.iter().find(|old| old.type_ == c.type_);
+        !old.is_some_and(|old| old.status == c.status && old.reason == c.reason) && c.reason != "Loading"
+    };
+    let tell = |c: &Condition| News::new(true, format!("{}{}", c.type_, c.reason), c.message.clone());
+    after.iter().filter(bad).filter(news).map(tell).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn condition(type_: &str, status: &str, reason: &str) -> Condition {
+        Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: "so it is".to_owned(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    #[test]
+    fn a_condition_is_told_of_once_when_it_turns_bad_and_not_when_it_mends() {
+        let told = |before: &[Condition], after: &[Condition]| {
+            let news = turned_bad(before, after, &["TemplateValid"], &["Conflict"]);
+            news.into_iter().map(|news| news.reason).collect::<Vec<_>>()
+        };
+        let refused = condition("TemplateValid", "False", "Refused");
+        let taken = condition("Conflict", "True", "NameTaken");
+        assert_eq!(
+            told(&[], &[refused.clone(), taken.clone()]),
+            ["TemplateValidRefused", "ConflictNameTaken"]
+        );
+        assert!(
+            told(std::slice::from_ref(&refused), &[refused, condition("Ready", "False", "No")]).is_empty()
+        );
+        assert!(told(&[taken], &[condition("Conflict", "False", "NoConflict")]).is_empty());
+        assert!(told(&[], &[condition("TemplateValid", "False", "Loading")]).is_empty());
+    }
+}

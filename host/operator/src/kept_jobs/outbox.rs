@@ -1,0 +1,278 @@
+//! Writing the status of objects, in the version in which they were seen: of two operators one is too late, and looks
+//! again. Kinds whose next creation may need what is written wait for it; others hand it over and go on, and what is
+//! newest is written soon, at most once a second for an object unless it is urgent.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::api::PostParams;
+use tokio::sync::{Notify, Semaphore};
+
+use super::{Keeper, api, key, publish, version};
+use crate::again::ERRORS;
+use crate::apply::timed;
+use crate::context::Context;
+
+/// A status is written at most this often.
+const STATUS_PERIOD: Duration = Duration::from_secs(1);
+
+/// Statuses that are written at a time: they leave the API server to creations, which somebody waits for.
+const AT_A_TIME: usize = 8;
+
+/// What limits how many statuses are written at a time.
+pub struct Permits(Semaphore);
+
+impl Default for Permits {
+    fn default() -> Self {
+        Self(Semaphore::new(AT_A_TIME))
+    }
+}
+
+/// What became of a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrote {
+    /// The object says it.
+    Written,
+    /// The object is another than it was planned for: look again.
+    Outdated,
+    /// There is no such object any more.
+    Gone,
+}
+
+/// An object as it was read or written last, and what it is to say.
+pub struct Outbox<K: Keeper> {
+    inner: Mutex<Inner<K>>,
+    hurry: Notify,
+}
+
+struct Inner<K: Keeper> {
+    /// The object as it was read or written last, if that is newer than what the watch shows.
+    latest: Option<Arc<K>>,
+    next: Option<Letter<K>>,
+    /// A task is at it.
+    at_work: bool,
+    /// When a status was written last.
+    written: Option<Instant>,
+}
+
+/// A status that is to be written.
+struct Letter<K: Keeper> {
+    object: Arc<K>,
+    before: K::Status,
+    status: K::Status,
+    told: Vec<K::Told>,
+    urgent: bool,
+}
+
+impl<K: Keeper> Default for Outbox<K> {
+    fn default() -> Self {
+        let inner = Inner { latest: None, next: None, at_work: false, written: None };
+        Self { inner: Mutex::new(inner), hurry: Notify::new() }
+    }
+}
+
+impl<K: Keeper> Outbox<K> {
+    fn inner(&self) -> MutexGuard<'_, Inner<K>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newer one of the object as the watch shows it and as it was read or written last.
+    pub fn newest(&self, shown: Arc<K>) -> Arc<K> {
+        let mut inner = self.inner();
+        if let Some(latest) = &inner.latest
+            && version(&**latest) > version(&*shown)
+        {
+            return latest.clone();
+        }
+        inner.latest = None;
+        shown
+    }
+
+    /// Notes the object as it was read or written.
+    pub fn saw(&self, mut object: K) -> Arc<K> {
+        object.meta_mut().managed_fields = None;
+        let object = Arc::new(object);
+        let mut inner = self.inner();
+        if inner.latest.as_ref().is_none_or(|latest| version(&**latest) <= version(&*object)) {
+            inner.latest = Some(object.clone());
+        }
+        object
+    }
+
+    /// Puts down what the object is to say, in place of what it was to say. True = nobody is at it yet.
+    fn put(&self, letter: Option<Letter<K>>) -> bool {
+        let mut inner = self.inner();
+        let urgent = letter.as_ref().is_some_and(|letter| letter.urgent);
+        inner.next = letter;
+        if urgent {
+            self.hurry.notify_one();
+        }
+        inner.next.is_some() && !std::mem::replace(&mut inner.at_work, true)
+    }
+
+    /// How long until there is something to write; None = there is nothing, and the task that asks ends.
+    fn due(&self) -> Option<Duration> {
+        let mut inner = self.inner();
+        let Some(next) = &inner.next else {
+            inner.at_work = false;
+            return None;
+        };
+        let since = inner.written.filter(|_| !next.urgent).map(|written| written.elapsed());
+        Some(since.map_or(Duration::ZERO, |since| STATUS_PERIOD.saturating_sub(since)))
+    }
+
+    fn take(&self) -> Option<Letter<K>> {
+        let mut inner = self.inner();
+        let next = inner.next.take();
+        if next.is_some() {
+            inner.written = Some(Instant::now());
+        }
+        next
+    }
+}
+
+/// Has a status written soon in the place of `before`; once it is, the object is looked at again.
+pub fn hand_over<K: Keeper>(
+    context: &Arc<Context>,
+    outbox: &Arc<Outbox<K>>,
+    object: &Arc<K>,
+    (before, status): (K::Status, K::Status),
+    told: Vec<K::Told>,
+    urgent: bool,
+) {
+    // What changed may have changed back meanwhile.
+    let letter = (before != status).then(|| Letter { object: object.clone(), before, status, told, urgent });
+    if outbox.put(letter) {
+        tokio::spawn(deliver(context.clone(), outbox.clone()));
+    }
+}
+
+/// Writes what there is to tell of an object until there is nothing any more.
+async fn deliver<K: Keeper>(context: Arc<Context>, outbox: Arc<Outbox<K>>) {
+    let mut failures = 0;
+    while let Some(wait) = outbox.due() {
+        if !wait.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = outbox.hurry.notified() => {}
+            }
+            continue;
+        }
+        // The semaphore is never closed.
+        let permit = context.status_permits.0.acquire().await;
+        let Some(letter) = outbox.take() else { continue };
+        let outcome = write(&context, &outbox, &letter.object, &letter.before, &letter.status).await;
+        drop(permit);
+        let key = key(&*letter.object);
+        match outcome {
+            Ok(Wrote::Written) => {
+                failures = 0;
+                context.trigger(&key);
+                let news = letter.object.written(&context, &letter.before, &letter.status, &letter.told);
+                publish(&context, &*letter.object, &news).await;
+            }
+            Ok(Wrote::Outdated) => context.trigger(&key),
+            Ok(Wrote::Gone) => {}
+            Err(error) => {
+                failures += 1;
+                context.metrics.status_written("error");
+                tracing::warn!(object = %key, %error, "the status cannot be written, trying again");
+                tokio::time::sleep(ERRORS.after(failures)).await;
+                // The look says what there is to tell by then.
+                context.trigger(&key);
+            }
+        }
+    }
+}
+
+/// Writes a status in the place of `before`.
+///
+/// # Errors
+/// When the API server does not answer or refuses; it may have been written all the same.
+pub async fn write<K: Keeper>(
+    context: &Context,
+    outbox: &Outbox<K>,
+    object: &Arc<K>,
+    before: &K::Status,
+    status: &K::Status,
+) -> Result<Wrote, kube::Error> {
+    let base = outbox.newest(object.clone());
+    if base.status().cloned().unwrap_or_default() != *before {
+        // Somebody else wrote it meanwhile: looked at again with that.
+        return Ok(Wrote::Outdated);
+    }
+    let mut new = K::clone(&base);
+    new.put_status(status.clone());
+    let (api, name) = (api(context, &**object), key(&**object).name);
+    match timed(api.replace_status(&name, &PostParams::default(), &new)).await {
+        Ok(written) => {
+            context.metrics.status_written("ok");
+            outbox.saw(written);
+            Ok(Wrote::Written)
+        }
+        Err(kube::Error::Api(s)) if s.code == 404 => Ok(Wrote::Gone),
+        Err(kube::Error::Api(s)) if s.code == 409 => {
+            if let Some(latest) = timed(api.get_opt(&name)).await? {
+                outbox.saw(latest);
+            }
+            Ok(Wrote::Outdated)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use stoker_api::{PreScaledCronJob, PreScaledCronJobStatus};
+
+    use super::*;
+
+    fn object(version: u32) -> PreScaledCronJob {
+        let job = json!({"template": {"spec": {"containers": []}}});
+        serde_json::from_value(json!({
+            "apiVersion": "stoker.dev/v1alpha1",
+            "kind": "PreScaledCronJob",
+            "metadata": {"name": "a", "namespace": "b", "resourceVersion": version.to_string()},
+            "spec": {"warmUp": "5m", "cronJob": {"spec": {"schedule": "0 * * * *", "jobTemplate": {"spec": job}}}},
+        }))
+        .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn letter(urgent: bool) -> Option<Letter<PreScaledCronJob>> {
+        let status = PreScaledCronJobStatus::default();
+        let object = Arc::new(object(1));
+        Some(Letter { object, before: status.clone(), status, told: Vec::new(), urgent })
+    }
+
+    #[test]
+    fn the_newer_one_of_what_the_watch_shows_and_what_was_written_counts() {
+        let outbox = Outbox::default();
+        outbox.saw(object(7));
+        outbox.saw(object(5));
+        assert_eq!(version(&*outbox.newest(Arc::new(object(6)))), 7);
+        assert_eq!(version(&*outbox.newest(Arc::new(object(8)))), 8);
+        assert!(outbox.inner().latest.is_none(), "what the watch has caught up with is not kept twice");
+    }
+
+    #[test]
+    fn a_status_is_written_at_once_and_the_next_a_second_later_unless_it_is_urgent() {
+        let outbox = Outbox::default();
+        assert!(outbox.put(letter(false)));
+        assert_eq!(outbox.due(), Some(Duration::ZERO));
+        assert!(outbox.take().is_some());
+        assert!(!outbox.put(letter(false)), "a task is at it");
+        assert!(outbox.due().is_some_and(|due| due > Duration::from_millis(500) && due <= STATUS_PERIOD));
+        outbox.put(letter(true));
+        assert_eq!(outbox.due(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_changed_back_is_not_written_and_the_task_ends() {
+        let outbox = Outbox::default();
+        assert!(outbox.put(letter(false)));
+        assert!(!outbox.put(None));
+        assert_eq!(outbox.due(), None);
+        assert!(outbox.put(letter(false)), "the next one needs a task again");
+    }
+}
