@@ -197,7 +197,8 @@ mod tests {
             ["TemplateValidRefused", "ConflictNameTaken"]
         );
         assert!(
-            told(std::slice::from_ref(&refused), &[refused, condition("Ready", "False", "No")]).is_empty()
+            told(std::slice::from_ref(&refused), &[refused.clone(), condition("Ready", "False", "No")])
+                .is_empty()
         );
         assert!(told(&[taken], &[condition("Conflict", "False", "NoConflict")]).is_empty());
         assert!(told(&[], &[condition("TemplateValid", "False", "Loading")]).is_empty());
