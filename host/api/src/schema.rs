@@ -74,6 +74,15 @@ pub fn job_spec(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The fields of a batch/v1 JobSpec beside others: as [`job_spec`], but for `parallelism`, which is another's.
+pub fn inline_job_spec(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = job_spec(generator);
+    if let Some(properties) = schema.get_mut("properties").and_then(|p| p.as_object_mut()) {
+        properties.remove("parallelism");
+    }
+    schema
+}
+
 /// An optional number of things to keep.
 pub fn optional_count(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "nullable": true, "minimum": 0, "maximum": 100_000})
