@@ -50,6 +50,8 @@ use crate::GlobalParams;
         .message("suspend must not be true: a suspended Job starts no pods; to start nothing more set paused: true"),
     validation = Rule::new("!has(self.manualSelector) || !self.manualSelector")
         .message("manualSelector must not be true: Kubernetes chooses each Job's selector, or nodes would take each other's pods"),
+    validation = Rule::new("!has(self.timeoutSeconds) || !has(self.completionPolicy) || self.completionPolicy == 'Once'")
+        .message("timeoutSeconds limits a run that ends: with completionPolicy Always give activeDeadlineSeconds, which limits each node's Job"),
     validation = Rule::new("!has(self.parallelism) || (type(self.parallelism) == int ? self.parallelism >= 1 && self.parallelism <= 100000 : string(self.parallelism).matches('^(100|[1-9][0-9]?)%$'))")
         .message("parallelism is how many nodes are at work at a time: a number from 1, or a percentage of the nodes from \"1%\" to \"100%\"")
 )]
