@@ -57,6 +57,12 @@ pub const RUN: &str = "stoker.dev/run";
 /// Annotation on a Job of a step or a node: which attempt of the run it is, a number from 1.
 pub const ATTEMPT: &str = "stoker.dev/attempt";
 
+/// Annotation on a JobFlow or a DaemonJob: another text begins a whole new run.
+pub const RERUN: &str = "stoker.dev/rerun";
+
+/// Annotation on a DaemonJob: another text gives nodes that have failed another chance.
+pub const RESUME: &str = "stoker.dev/resume";
+
 /// Finalizer of an object that has runs, until those that are held are cancelled and the others let go.
 pub const RUNS: &str = "stoker.dev/runs";
 

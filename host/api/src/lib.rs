@@ -6,6 +6,8 @@
 
 pub mod busy_probe;
 pub mod claim_request;
+pub mod daemon_job;
+pub mod global_params;
 pub mod hot_standby_deployment;
 pub mod hot_standby_job;
 pub mod keys;
@@ -22,6 +24,11 @@ pub use busy_probe::{
     HttpHeader, HttpPort, HttpProbe, HttpScheme, ProbeFailure, RedisProbe, RedisWords, SecretKey, TreatAs,
 };
 pub use claim_request::{ClaimList, ClaimRequest, ClaimedPod, GrantedClaim, Problem, RenewRequest};
+pub use daemon_job::{
+    CompletionPolicy, DaemonJob, DaemonJobSpec, DaemonJobState, DaemonJobStatus, FailedNode, FailurePolicy,
+    NodeCounts, NodeRecord, NodeRetry, Parallelism,
+};
+pub use global_params::GlobalParams;
 pub use hot_standby_deployment::{
     HotStandbyDeployment, HotStandbyDeploymentSpec, HotStandbyDeploymentStatus,
 };
@@ -54,8 +61,13 @@ pub const CRD_REVISION: u32 = 5;
 
 /// Every custom resource definition of this version, ready to be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut all =
-        vec![HotStandbyDeployment::crd(), HotStandbyJob::crd(), StandbyClaim::crd(), PreScaledCronJob::crd()];
+    let mut all = vec![
+        HotStandbyDeployment::crd(),
+        HotStandbyJob::crd(),
+        StandbyClaim::crd(),
+        PreScaledCronJob::crd(),
+        DaemonJob::crd(),
+    ];
     for crd in &mut all {
         crd.metadata
             .annotations

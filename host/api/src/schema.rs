@@ -74,6 +74,15 @@ pub fn job_spec(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The fields of a batch/v1 JobSpec beside others: as [`job_spec`], but for `parallelism`, which is another's.
+pub fn inline_job_spec(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = job_spec(generator);
+    if let Some(properties) = schema.get_mut("properties").and_then(|p| p.as_object_mut()) {
+        properties.remove("parallelism");
+    }
+    schema
+}
+
 /// An optional number of things to keep.
 pub fn optional_count(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "nullable": true, "minimum": 0, "maximum": 100_000})
@@ -109,5 +118,37 @@ pub fn claim_metadata(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "maxProperties": 32,
         "additionalProperties": {"type": "string", "maxLength": 1024},
+    })
+}
+
+/// Environment variables (core/v1 EnvVar). A null is left out by the API server.
+pub fn env_list(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 256,
+        "items": {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": true,
+            "required": ["name"],
+            "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 253}},
+        },
+    })
+}
+
+/// Labels. A null is left out by the API server.
+pub fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 63},
+    })
+}
+
+/// Annotations. A null is left out by the API server.
+pub fn annotations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 16_384},
     })
 }
