@@ -10,6 +10,8 @@ pub mod daemon_job;
 pub mod global_params;
 pub mod hot_standby_deployment;
 pub mod hot_standby_job;
+pub mod job_flow;
+pub mod job_template;
 pub mod keys;
 pub mod policy_ref;
 pub mod pool;
@@ -33,6 +35,11 @@ pub use hot_standby_deployment::{
     HotStandbyDeployment, HotStandbyDeploymentSpec, HotStandbyDeploymentStatus,
 };
 pub use hot_standby_job::{HotStandbyJob, HotStandbyJobSpec, HotStandbyJobStatus};
+pub use job_flow::{
+    FlowState, Handler, HttpCheck, JobFlow, JobFlowSpec, JobFlowStatus, Retry, Script, Step, StepCondition,
+    StepState, StepStatus, TcpCheck, WaitFor,
+};
+pub use job_template::{JobTemplate, JobTemplateJob, JobTemplateStatus};
 pub use policy_ref::{ConfigMapKey, PolicyLimits, PolicyRef};
 pub use pool::{
     AfterClaimTimeout, AfterUse, ClaimEnds, DeletionPolicy, Disruption, Placement, PoolSpec, Replenish,
@@ -66,6 +73,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         HotStandbyJob::crd(),
         StandbyClaim::crd(),
         PreScaledCronJob::crd(),
+        JobFlow::crd(),
+        JobTemplate::crd(),
         DaemonJob::crd(),
     ];
     for crd in &mut all {
