@@ -13,6 +13,7 @@ pub mod claims;
 pub mod conditions;
 pub mod daemon_job;
 pub mod fan_out;
+pub mod flow;
 pub mod job_body;
 pub mod kept;
 pub mod last_word;
