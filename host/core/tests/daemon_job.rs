@@ -8,7 +8,7 @@ use daemon_jobs::{node, world};
 use serde_json::{Value, json};
 use stoker_api::DaemonJobState::{Failed, Paused, Pending, Running, Succeed};
 use stoker_api::{CompletionPolicy, FailurePolicy, keys};
-use stoker_core::daemon_job::{NewJob, body, inline_template};
+use stoker_core::daemon_job::{NewJob, body, inline_template, refusal};
 use stoker_core::fan_out::{NodeView, Taint};
 
 /// Each end of a run is well after this.
@@ -407,6 +407,29 @@ fn a_template_that_is_missing_or_refused_starts_nothing_and_is_told() {
     w.refused = None;
     w.settle();
     assert_eq!((w.made.len(), w.condition("Ready").0.as_str()), (1, "True"));
+}
+
+#[test]
+fn what_a_spec_cannot_mean_is_refused_in_words() {
+    let pod = json!({"spec": {"containers": [{"name": "c"}]}});
+    let table = [
+        (json!({}), json!({"template": pod}), None),
+        (json!({"parallelism": 0}), json!({"template": pod}), Some("spec.parallelism")),
+        (json!({"parallelism": "0%"}), json!({"template": pod}), Some("spec.parallelism")),
+        (json!({"template": null, "jobTemplateRef": "t"}), json!({"template": pod}), None),
+        (json!({"jobTemplateRef": "t"}), json!({"template": pod}), Some("spec.template has no effect")),
+        (json!({}), json!({"completions": 1}), Some("no template.spec")),
+        (json!({}), json!({"template": pod, "suspend": true}), Some("suspend")),
+        (json!({}), json!({"template": pod, "manualSelector": true}), Some("manualSelector")),
+    ];
+    for (spec, template, expected) in table {
+        let w = world(spec.clone(), &[]);
+        let words = refusal(&w.object.spec, template.as_object().unwrap());
+        match expected {
+            None => assert_eq!(words, None, "{spec} {template}"),
+            Some(part) => assert!(words.clone().is_some_and(|words| words.contains(part)), "{words:?}"),
+        }
+    }
 }
 
 #[test]

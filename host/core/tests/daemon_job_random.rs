@@ -7,9 +7,12 @@ mod daemon_jobs;
 use std::collections::{BTreeMap, BTreeSet};
 
 use daemon_jobs::{World, node, world};
+use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::json;
-use stoker_api::{DaemonJobState, keys};
+use stoker_api::{DaemonJobState, DaemonJobStatus, keys};
+use stoker_core::fan_out::NodeView;
+use stoker_core::pool::JobView;
 
 /// What happens next.
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +30,14 @@ enum Step {
     /// A look that writes, and does nothing else.
     OnlyWritten,
     Look,
+    /// A look of another leader, whose view is up to 20 s old.
+    Late(u8),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps(late: bool) -> impl Strategy<Value = Vec<Step>> {
+    let other = if late { any::<u8>().prop_map(Step::Late).boxed() } else { Just(Step::Look).boxed() };
     let step = prop_oneof![
+        4 => other,
         any::<u8>().prop_map(Step::Join),
         any::<u8>().prop_map(Step::Leave),
         any::<u8>().prop_map(Step::Cordon),
@@ -113,17 +120,50 @@ fn happen(w: &mut World, step: Step, joined: &mut u32, succeeded: &mut BTreeSet<
         Step::Look => {
             w.look();
         }
+        Step::Late(_) => {}
     }
 }
 
-fn check(w: &World, at_a_time: usize, succeeded: &BTreeSet<String>, starts: &mut BTreeMap<String, usize>) {
+/// What somebody saw once.
+struct Seen {
+    at: Timestamp,
+    nodes: Vec<NodeView>,
+    jobs: Vec<JobView>,
+    status: Option<DaemonJobStatus>,
+}
+
+/// Somebody looks whose view is late. What it creates it asks of the status as it is now, and it writes only in the
+/// version that it saw.
+fn look_late(w: &mut World, history: &[Seen], n: u8) {
+    let fresh: Vec<&Seen> =
+        history.iter().filter(|seen| w.now.duration_since(seen.at).as_secs() <= 20).collect();
+    if fresh.is_empty() {
+        return;
+    }
+    let seen = fresh[usize::from(n) % fresh.len()];
+    let plan = w.plan_with(&seen.nodes, &seen.jobs, seen.status.clone());
+    w.create(&plan);
+    w.keep_up(&plan);
+    if w.object.status == seen.status {
+        w.write(&plan);
+    }
+}
+
+fn check(
+    w: &World,
+    at_a_time: Option<usize>,
+    succeeded: &BTreeSet<String>,
+    starts: &mut BTreeMap<String, usize>,
+) {
     // At most one Job of a node and attempt, and at most one of a node at work.
     let unique: BTreeSet<_> = w.made.iter().map(|(_, uid, run, attempt)| (uid, run, attempt)).collect();
     assert_eq!(unique.len(), w.made.len(), "an attempt was made twice: {:?}", w.made);
     let at_work: Vec<&str> =
         running(w).into_iter().map(|index| w.jobs[index].annotations[keys::NODE].as_str()).collect();
-    assert!(at_work.len() <= at_a_time, "{at_work:?}");
-    assert_eq!(at_work.iter().collect::<BTreeSet<_>>().len(), at_work.len(), "{at_work:?}");
+    if let Some(at_a_time) = at_a_time {
+        assert!(at_work.len() <= at_a_time, "{at_work:?}");
+        assert_eq!(at_work.iter().collect::<BTreeSet<_>>().len(), at_work.len(), "{at_work:?}");
+    }
     // A node that succeeded is never run again (I6).
     let mut now: BTreeMap<String, usize> = BTreeMap::new();
     for (_, uid, ..) in &w.made {
@@ -140,52 +180,90 @@ fn check(w: &World, at_a_time: usize, succeeded: &BTreeSet<String>, starts: &mut
     }
 }
 
+/// How a DaemonJob is in a story.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    at_a_time: usize,
+    limit: u32,
+    policy: &'static str,
+    always: bool,
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    let policies = prop::sample::select(vec!["Continue", "FailFast", "Pause"]);
+    (1usize..5, 0u32..3, policies, any::<bool>()).prop_map(|(at_a_time, limit, policy, always)| Kind {
+        at_a_time,
+        limit,
+        policy,
+        always,
+    })
+}
+
+fn story(kind: Kind, steps: &[Step], late: bool) {
+    let spec = json!({
+        "parallelism": kind.at_a_time,
+        "retry": {"limit": kind.limit, "backoffSeconds": 5},
+        "failurePolicy": kind.policy,
+        "completionPolicy": if kind.always { "Always" } else { "Once" },
+    });
+    let mut w = world(spec, &["n0", "n1", "n2", "n3", "n4"]);
+    let (mut joined, mut succeeded, mut starts) = (0, BTreeSet::new(), BTreeMap::new());
+    // Two that see different things may start more than one of them alone.
+    let at_a_time = (!late).then_some(kind.at_a_time);
+    let mut history: Vec<Seen> = Vec::new();
+    for step in steps {
+        match step {
+            Step::Late(n) => look_late(&mut w, &history, *n),
+            step => happen(&mut w, *step, &mut joined, &mut succeeded),
+        }
+        check(&w, at_a_time, &succeeded, &mut starts);
+        if late {
+            let (nodes, jobs) = (w.nodes.clone(), w.jobs.clone());
+            history.push(Seen { at: w.now, nodes, jobs, status: w.object.status.clone() });
+        }
+    }
+    // All is well from here on, and there is a node.
+    happen(&mut w, Step::Join(13), &mut joined, &mut succeeded);
+    w.nodes.iter_mut().for_each(|node| node.unschedulable = false);
+    for round in 0..200 {
+        w.settle();
+        check(&w, at_a_time, &succeeded, &mut starts);
+        let at_rest = matches!(w.state(), DaemonJobState::Succeed | DaemonJobState::Failed);
+        let ended = w.status().completion_time.is_some()
+            || kind.always && at_rest
+            || w.state() == DaemonJobState::Paused && running(&w).is_empty();
+        if ended && w.jobs.is_empty() {
+            break;
+        }
+        assert!(round < 199, "it never ends: {:#?} {:#?}", w.status(), w.jobs);
+        while !running(&w).is_empty() {
+            happen(&mut w, Step::Succeed(0), &mut joined, &mut succeeded);
+        }
+        w.settle();
+        happen(&mut w, Step::Pass(59), &mut joined, &mut succeeded);
+        w.settle().expire();
+    }
+    if kind.policy == "Continue" && w.status().nodes.failed == 0 {
+        assert_eq!(w.state(), DaemonJobState::Succeed);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn i6_each_node_succeeds_once_within_its_limits_and_every_run_ends(
-        steps in steps(),
-        at_a_time in 1usize..5,
-        limit in 0u32..3,
-        policy in prop::sample::select(vec!["Continue", "FailFast", "Pause"]),
-        always in any::<bool>(),
+    fn i6_each_node_succeeds_once_within_the_limits_and_every_run_ends(
+        kind in kinds(),
+        steps in steps(false),
     ) {
-        let completion = if always { "Always" } else { "Once" };
-        let spec = json!({
-            "parallelism": at_a_time,
-            "retry": {"limit": limit, "backoffSeconds": 5},
-            "failurePolicy": policy,
-            "completionPolicy": completion,
-        });
-        let mut w = world(spec, &["n0", "n1", "n2", "n3", "n4"]);
-        let (mut joined, mut succeeded, mut starts) = (0, BTreeSet::new(), BTreeMap::new());
-        for step in steps {
-            happen(&mut w, step, &mut joined, &mut succeeded);
-            check(&w, at_a_time, &succeeded, &mut starts);
-        }
-        // All is well from here on, and there is a node.
-        happen(&mut w, Step::Join(13), &mut joined, &mut succeeded);
-        w.nodes.iter_mut().for_each(|node| node.unschedulable = false);
-        for round in 0..200 {
-            w.settle();
-            check(&w, at_a_time, &succeeded, &mut starts);
-            let ended = w.status().completion_time.is_some()
-                || always && matches!(w.state(), DaemonJobState::Succeed | DaemonJobState::Failed)
-                || w.state() == DaemonJobState::Paused && running(&w).is_empty();
-            if ended && w.jobs.is_empty() {
-                break;
-            }
-            prop_assert!(round < 199, "it never ends: {:#?}", w.status());
-            while !running(&w).is_empty() {
-                happen(&mut w, Step::Succeed(0), &mut joined, &mut succeeded);
-            }
-            w.settle();
-            happen(&mut w, Step::Pass(59), &mut joined, &mut succeeded);
-            w.settle().expire();
-        }
-        if policy == "Continue" && w.status().nodes.failed == 0 {
-            prop_assert_eq!(w.state(), DaemonJobState::Succeed);
-        }
+        story(kind, &steps, false);
+    }
+
+    #[test]
+    fn i6_each_node_succeeds_once_with_two_leaders_whose_views_are_late(
+        kind in kinds(),
+        steps in steps(true),
+    ) {
+        story(kind, &steps, true);
     }
 }
