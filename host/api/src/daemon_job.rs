@@ -304,7 +304,7 @@ pub struct NodeRecord {
 }
 
 fn parallelism(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"x-kubernetes-int-or-string": true, "nullable": true})
+    schemars::json_schema!({"x-kubernetes-int-or-string": true})
 }
 
 fn back_off(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

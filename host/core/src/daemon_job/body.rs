@@ -86,13 +86,12 @@ pub(super) fn rules(spec: &DaemonJobSpec, template: &Map<String, Value>) -> Rule
     let pod = template.get("template").and_then(|pod| pod["spec"].as_object()).unwrap_or(&empty);
     let list = spec.exclude_node_list.as_deref().unwrap_or_default();
     let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
-    Rules {
-        excluded: names.map(str::to_owned).collect(),
-        only: spec.global_params.as_ref().and_then(|global| global.node_name.clone()),
-        labels: spec.node_selector.clone(),
-        cordoned: spec.include_unschedulable,
-        ..Rules::of_pod(pod)
-    }
+    let mut rules = Rules::of_pod(pod);
+    rules.excluded = names.map(str::to_owned).collect();
+    rules.only = spec.global_params.as_ref().and_then(|global| global.node_name.clone());
+    rules.labels = spec.node_selector.clone();
+    rules.cordoned = spec.include_unschedulable;
+    rules
 }
 
 /// The Job of a node: the template pinned to the node, with what says which node, run and attempt it is for.

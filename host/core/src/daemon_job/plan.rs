@@ -15,7 +15,7 @@ use super::words;
 use crate::fan_out::{
     AfterFailure, Limits, NodeKey, NodeView, Record, Retry, Spread, Task, TaskState, spread,
 };
-use crate::kept::{Kept, SHOWN, Upkeep};
+use crate::kept::{Ended, Kept, SHOWN, Upkeep};
 
 /// Nodes that have failed, by name, that the status tells of.
 const NAMED: usize = 32;
@@ -80,7 +80,8 @@ impl Plan {
 /// stays so (I6).
 pub fn still_wanted<'a>(status: &DaemonJobStatus, jobs: &'a [NewJob]) -> Vec<&'a NewJob> {
     let record = Record::read(&status.record);
-    let open = status.completion_time.is_none();
+    let stopped = matches!(status.state, Some(DaemonJobState::Failed | DaemonJobState::Paused));
+    let open = status.completion_time.is_none() && !stopped;
     let allowed = |job: &&NewJob| {
         open && job.run == status.run && record.allows(NodeKey::of(&job.node_uid), job.attempt)
     };
@@ -150,7 +151,9 @@ pub fn plan(look: &Look<'_>, now: Timestamp) -> Plan {
             return false;
         }
         if let Some(there) = by_name.get(new.name.as_str()) {
-            former.insert(there.job.uid.as_str());
+            if there.job.annotations.get(keys::NODE_UID) != Some(&start.uid) {
+                former.insert(there.job.uid.as_str());
+            }
             return false;
         }
         create.push(new);
@@ -175,16 +178,20 @@ pub fn plan(look: &Look<'_>, now: Timestamp) -> Plan {
     if let Some(at) = spread.wake_at {
         plan.wake(at, now);
     }
+    let ended_at = status.completion_time.unwrap_or(now);
     let saying = words::Saying {
         look,
         written: &written,
         spread: &spread,
         bad: bad.as_deref(),
         conflicts: &conflicts,
-        timed_out,
+        timed_out: time_limit(spec, &status).is_some_and(|limit| limit <= ended_at),
     };
     plan.told = saying.news(&status);
-    status.conditions = saying.conditions(&status, now);
+    // What comes after its end is not told of: nodes come and go, and it would be written again each time.
+    if !over || status.observed_generation != written.observed_generation {
+        status.conditions = saying.conditions(&status, now);
+    }
     plan.status = status;
     plan
 }
@@ -340,7 +347,12 @@ fn upkeep(
         }
         if ended {
             let key = NodeKey::of(job.uid);
-            let settled = job.run < written.run || job.run == written.run && record.settles(key, job.attempt);
+            // One that was cancelled may yet have succeeded, which is to be known first.
+            let known = match kept.ended(now) {
+                Some(Ended::Succeeded) => record.of(key) == Some(Fate::Succeeded),
+                _ => record.settles(key, job.attempt),
+            };
+            let settled = job.run < written.run || job.run == written.run && known;
             let waits = spread.waiting.get(&key).copied().unwrap_or(now);
             let until = kept.held_until(now).max(waits);
             if until > now {

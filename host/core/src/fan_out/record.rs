@@ -60,10 +60,10 @@ impl Record {
     pub fn read(packed: &NodeRecord) -> Self {
         let mut all = BTreeMap::new();
         let plain = [(&packed.gone, Fate::Gone), (&packed.succeeded, Fate::Succeeded)];
-        for (text, size) in [(&packed.tried, true), (&packed.failed, false)] {
+        for (text, open) in [(&packed.tried, true), (&packed.failed, false)] {
             for entry in unpack(text).chunks_exact(WITH_TRIES) {
                 let tries = Tries { last: u16::from_be_bytes([entry[6], entry[7]]), failures: entry[8] };
-                all.insert(key(entry), if size { Fate::Tried(tries) } else { Fate::Failed(tries) });
+                all.insert(key(entry), if open { Fate::Tried(tries) } else { Fate::Failed(tries) });
             }
         }
         for (text, fate) in plain {
