@@ -11,6 +11,10 @@
 pub mod asked;
 pub mod claims;
 pub mod conditions;
+pub mod daemon_job;
+pub mod fan_out;
+pub mod flow;
+pub mod job_body;
 pub mod kept;
 pub mod last_word;
 pub mod names;

@@ -206,6 +206,8 @@ fn resource(kind: Kind) -> &'static str {
         Kind::HotStandbyDeployment => "hotstandbydeployments",
         Kind::HotStandbyJob => "hotstandbyjobs",
         Kind::PreScaledCronJob => "prescaledcronjobs",
+        Kind::JobFlow => "jobflows",
+        Kind::DaemonJob => "daemonjobs",
     }
 }
 

@@ -10,13 +10,16 @@ use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource};
-use stoker_api::{HotStandbyDeployment, HotStandbyJob, PreScaledCronJob, StandbyClaim};
+use stoker_api::{
+    DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, JobTemplate, PreScaledCronJob, StandbyClaim,
+};
 use stoker_policy::{CompileLimits, HostOptions, PolicyHost};
 use tokio::sync::watch;
 
 use crate::again::Unfinished;
 use crate::claims::Claims;
 use crate::desk::Desk;
+use crate::job_templates::JobTemplates;
 use crate::kept_jobs::{Permits, Remembered};
 use crate::metrics::Metrics;
 use crate::nodes::NodeIndex;
@@ -31,6 +34,7 @@ use crate::prober::Prober;
 use crate::report::Reports;
 use crate::standby_claims::StandbyClaims;
 use crate::startup::StartError;
+use crate::step_checks::StepAsker;
 
 /// How the operator runs.
 #[derive(Clone, Debug, Default)]
@@ -106,7 +110,7 @@ impl<K: Watched> Looked<K> {
     }
 
     /// Waits until every object has been listed once. The store's own way to wait wakes one of several that wait.
-    async fn listed(&self) {
+    pub async fn listed(&self) {
         self.listed.subscribe().wait_for(|listed| *listed).await.ok();
     }
 
@@ -118,6 +122,20 @@ impl<K: Watched> Looked<K> {
     pub fn ask(&self, object: ObjectRef<K>) {
         // It fails only when the controller has stopped.
         self.trigger.unbounded_send(object).ok();
+    }
+}
+
+impl<K: Watched + Send + Sync> Looked<K> {
+    /// Asks for a look at every object.
+    pub fn ask_all(&self) {
+        for object in self.objects.get().iter().flat_map(|store| store.state()) {
+            self.ask(ObjectRef::from_obj(&*object));
+        }
+    }
+
+    /// An object as the watch has it now.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.objects.get()?.get(&ObjectRef::new(name).within(namespace))
     }
 }
 
@@ -136,6 +154,9 @@ pub struct Scope {
     pub jobs: Looked<HotStandbyJob>,
     pub claims: Looked<StandbyClaim>,
     pub cron_jobs: Looked<PreScaledCronJob>,
+    pub flows: Looked<JobFlow>,
+    pub templates: Looked<JobTemplate>,
+    pub daemon_jobs: Looked<DaemonJob>,
 }
 
 impl Scope {
@@ -189,8 +210,11 @@ pub struct Context {
     pub claims: Claims,
     pub standby_claims: StandbyClaims,
     pub cron_jobs: Remembered<PreScaledCronJob>,
+    pub flows: Remembered<JobFlow>,
+    pub daemon_jobs: Remembered<DaemonJob>,
+    pub templates: JobTemplates,
+    pub step_asker: StepAsker,
     /// For the statuses of objects whose Jobs are kept.
-    #[allow(dead_code)]
     pub status_permits: Permits,
     pub orphans: Orphans,
     /// The gate's image.
@@ -234,6 +258,10 @@ impl Context {
             claims: Claims::default(),
             standby_claims: StandbyClaims::default(),
             cron_jobs: Remembered::default(),
+            flows: Remembered::default(),
+            daemon_jobs: Remembered::default(),
+            templates: JobTemplates::default(),
+            step_asker: StepAsker::default(),
             status_permits: Permits::default(),
             orphans: Orphans::default(),
             gate_image: options.gate_image,
@@ -253,7 +281,21 @@ impl Context {
             Kind::HotStandbyDeployment => scope.deployments.trigger(key),
             Kind::HotStandbyJob => scope.jobs.trigger(key),
             Kind::PreScaledCronJob => scope.cron_jobs.trigger(key),
+            Kind::JobFlow => scope.flows.trigger(key),
+            Kind::DaemonJob => scope.daemon_jobs.trigger(key),
         }
+    }
+
+    /// Has those looked at that work on every node.
+    pub fn nodes_changed(&self) {
+        for scope in &self.scopes {
+            scope.daemon_jobs.ask_all();
+        }
+    }
+
+    /// The scope of a namespace.
+    pub fn scope_of(&self, namespace: &str) -> Option<&Arc<Scope>> {
+        self.scopes.iter().find(|scope| scope.covers(namespace))
     }
 
     /// Has an owner looked at whose pods answer something else than before.
@@ -271,7 +313,7 @@ impl Context {
         match key.kind {
             Kind::HotStandbyDeployment => scope.deployments.latest(key),
             Kind::HotStandbyJob => scope.jobs.latest(key),
-            Kind::PreScaledCronJob => None,
+            Kind::PreScaledCronJob | Kind::JobFlow | Kind::DaemonJob => None,
         }
     }
 

@@ -19,7 +19,6 @@ use stoker_core::pool::jobs::History;
 use stoker_core::pre_scaled::{self, Action, Cancelled, Lead, Plan, Rules, Run, Stopped, Told};
 use stoker_cron::Schedule;
 
-use crate::again::ERRORS;
 use crate::context::{Context, Looked, Scope};
 use crate::kept_jobs::{
     Created, Deed, Keeper, KeptError, Maker, Memory, News, Outcome, Remembered, Wrote, carry_out, create,
@@ -27,10 +26,6 @@ use crate::kept_jobs::{
 };
 use crate::leads::{Leads, Trouble};
 use crate::object::Kind;
-
-/// An object is looked at so often at least while something is to come: timers do not know when the clock is set, or that
-/// the machine slept.
-const RARELY: Duration = Duration::from_secs(60);
 
 /// What is remembered of an object between two looks, besides its Jobs.
 #[derive(Default)]
@@ -186,21 +181,14 @@ async fn look(
     plan.status.conditions = conditions(object, memory, &plan, trouble.as_ref(), &before.conditions, now);
     let told = tell(context, object, memory, &before, plan.status, &plan.told).await?;
     if let Some(error) = failed {
-        memory.failures += 1;
-        tracing::warn!(object = %key, %error, "a look left something undone, trying again");
-        // What has an instant does not wait long.
-        return Ok(Next::requeue(ERRORS.after(memory.failures.min(2))));
+        return Ok(undone(memory, &key, &error));
     }
     memory.failures = 0;
     context.metrics.reconciled("ok");
     if told != Next::await_change() {
         return Ok(told);
     }
-    let until = |at: Timestamp| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
-    let wakes = [plan.wake_at.map(until), memory.refusals.wake(), memory.own.leads.wake()];
-    // A moment more than asked, so that the look comes after what it waits for.
-    let wake = wakes.into_iter().flatten().min().map(|wake| (wake + Duration::from_millis(2)).min(RARELY));
-    Ok(wake.map_or_else(Next::await_change, Next::requeue))
+    Ok(later([plan.wake_at.map(until), memory.refusals.wake(), memory.own.leads.wake()]))
 }
 
 /// Notes what runs have begun their work since the last look.
@@ -246,8 +234,10 @@ async fn create_runs(
         return None;
     }
     let maker = Maker {
-        decided: |latest: &PreScaledCronJob, instant: &Timestamp| {
-            latest.status.as_ref().and_then(|status| status.decided_until) >= Some(*instant)
+        wanted: |latest: &PreScaledCronJob, mut instants: Vec<Timestamp>| {
+            let decided = latest.status.as_ref().and_then(|status| status.decided_until);
+            instants.retain(|instant| decided < Some(*instant));
+            instants
         },
         hash: |_: &Timestamp| rules.hash.clone(),
         body: |instant: &Timestamp| body(object, rules, &context.gate_image, *instant, now),
@@ -263,9 +253,9 @@ async fn create_runs(
                 publish(context, &**object, &[News::new(false, "RunCreated", words)]).await;
                 // What was refused of another template is of the past.
                 memory.refusals.retain(|_| false);
-                memory.conflicts.clear();
+                memory.conflicts.retain(|_| false);
             }
-            Outcome::Existed => memory.conflicts.clear(),
+            Outcome::Existed => memory.conflicts.retain(|_| false),
             Outcome::Refused(_) => memory.refusals.retain(|hash| hash == rules.hash),
             Outcome::Conflict => {}
         }
@@ -345,7 +335,7 @@ fn conditions(
     let mut c = Conditions::new(previous, object.metadata.generation, now);
     let cron = &object.spec.cron_job.spec;
     let gate = pre_scaled::template_refusal(&cron.job_template.spec, object.spec.gate);
-    let refused = memory.refusals.words().map(|(_, words)| words.to_owned());
+    let refused = memory.refusals.first().map(|(_, words)| words.to_owned());
     let bad = gate.map(|words| ("GateRefused", words)).or(refused.map(|words| ("Refused", words)));
     let next = plan.status.next_instant.map_or_else(
         || "the schedule names no further instant".to_owned(),
@@ -373,8 +363,8 @@ fn conditions(
             None => c.set("PolicyHealthy", true, "Deciding", "the policy decides"),
         }
     }
-    match memory.conflicts.last() {
-        Some(name) => c.set(
+    match memory.conflicts.first() {
+        Some((name, _)) => c.set(
             "Conflict",
             true,
             "NameTaken",

@@ -19,11 +19,15 @@ mod claim_server;
 mod claims;
 mod context;
 mod cron_jobs;
+mod daemon_jobs;
 mod deciding;
 mod desk;
 mod exec_probe;
 mod fence;
+mod flow_metrics;
 mod http_probe;
+mod job_flows;
+mod job_templates;
 mod kept_jobs;
 mod leads;
 mod members;
@@ -51,6 +55,7 @@ mod slim_meta;
 mod slim_pod;
 mod standby_claims;
 mod startup;
+mod step_checks;
 
 use std::sync::Arc;
 
@@ -59,7 +64,7 @@ use futures::future::join_all;
 use kube::api::Api;
 use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
-use stoker_api::{HotStandbyDeployment, HotStandbyJob, PreScaledCronJob};
+use stoker_api::{DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, PreScaledCronJob};
 use tokio::sync::watch;
 
 pub use context::{ClaimOptions, Options};
@@ -68,6 +73,7 @@ pub use stoker_policy::{CompileLimits, compile_program};
 
 use crate::again::WatchBackOff;
 use crate::context::{Context, Looked};
+use crate::kept_jobs::control as keep;
 use crate::object::{Key, PoolKind};
 use crate::observe::watch_children;
 use crate::slim_job::SlimJob;
@@ -101,11 +107,11 @@ pub async fn run(
         tasks.push(tokio::spawn(control(context.clone(), scope.clone(), deployments, stop.clone())));
         tasks.push(tokio::spawn(control(context.clone(), scope.clone(), jobs, stop.clone())));
         tasks.push(tokio::spawn(standby_claims::control(context.clone(), scope.clone(), stop.clone())));
-        tasks.push(tokio::spawn(kept_jobs::control::<PreScaledCronJob>(
-            context.clone(),
-            scope.clone(),
-            stop.clone(),
-        )));
+        let (context, scope) = (context.clone(), scope.clone());
+        tasks.push(tokio::spawn(job_templates::control(context.clone(), scope.clone(), stop.clone())));
+        tasks.push(tokio::spawn(keep::<PreScaledCronJob>(context.clone(), scope.clone(), stop.clone())));
+        tasks.push(tokio::spawn(keep::<JobFlow>(context.clone(), scope.clone(), stop.clone())));
+        tasks.push(tokio::spawn(keep::<DaemonJob>(context, scope, stop.clone())));
     }
     tracing::info!(scopes = ?context.scopes().iter().map(|s| s.label()).collect::<Vec<_>>(), "running");
     join_all(tasks).await;

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::claim_metrics::ClaimMetrics;
+use crate::flow_metrics::FlowMetrics;
 use crate::policy_metrics::PolicyMetrics;
 use crate::probe_metrics::ProbeMetrics;
 use crate::run_metrics::RunMetrics;
@@ -39,6 +40,8 @@ pub struct Metrics {
     pub claims: ClaimMetrics,
     /// Those of runs.
     pub runs: RunMetrics,
+    /// Those of flows and of work on every node.
+    pub flows: FlowMetrics,
     reaction: Histogram,
 }
 
@@ -57,6 +60,7 @@ impl Metrics {
         let probes = Arc::new(ProbeMetrics::new(&mut registry));
         let claims = ClaimMetrics::new(&mut registry);
         let runs = RunMetrics::new(&mut registry);
+        let flows = FlowMetrics::new(&mut registry);
         let reaction = Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]);
         registry.register_with_unit(
             "reaction",
@@ -74,6 +78,7 @@ impl Metrics {
             probes,
             claims,
             runs,
+            flows,
             reaction,
         }
     }

@@ -1,7 +1,9 @@
-//! Which nodes are about to be lost: cordoned, draining or not Ready. Idle pods there are no standby.
+//! The nodes: which are about to be lost, cordoned, draining or not Ready, so that idle pods there are no standby; and which
+//! there are, for work on every node.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
@@ -10,6 +12,7 @@ use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Resource, ResourceExt};
 use serde::Deserialize;
+use stoker_core::fan_out::{NodeView, Taint};
 use tokio::sync::watch;
 
 use crate::again::WatchBackOff;
@@ -32,6 +35,15 @@ struct SlimNode {
 #[serde(default)]
 struct SlimSpec {
     unschedulable: bool,
+    taints: Vec<SlimTaint>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct SlimTaint {
+    key: String,
+    #[serde(default)]
+    value: String,
+    effect: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -48,29 +60,98 @@ struct SlimCondition {
 }
 
 impl SlimNode {
+    fn ready(&self) -> Option<bool> {
+        self.status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.status == "True")
+    }
+
     /// A drain cordons before it evicts, so that being cordoned tells both.
     fn is_being_lost(&self) -> bool {
-        let ready = self.status.conditions.iter().find(|c| c.type_ == "Ready");
-        self.spec.unschedulable
-            || ready.is_some_and(|c| c.status != "True")
-            || self.metadata.deletion_timestamp.is_some()
+        self.spec.unschedulable || self.ready() == Some(false) || self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// What core reads of it.
+    fn into_view(self) -> NodeView {
+        let ready = self.ready() == Some(true) && self.metadata.deletion_timestamp.is_none();
+        let taint = |t: SlimTaint| Taint { key: t.key, value: t.value, effect: t.effect };
+        NodeView {
+            name: self.metadata.name.unwrap_or_default(),
+            uid: self.metadata.uid.unwrap_or_default(),
+            labels: self.metadata.labels.unwrap_or_default(),
+            taints: self.spec.taints.into_iter().map(taint).collect(),
+            unschedulable: self.spec.unschedulable,
+            ready,
+        }
     }
 }
 
-/// The nodes that are being lost. A node never heard of is a good one: its pod's event came first.
+/// Changes of nodes that come within so long of each other ask for one look.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+/// The nodes.
 #[derive(Default)]
-pub struct NodeIndex(RwLock<HashSet<String>>);
+pub struct NodeIndex {
+    /// Those that are being lost. A node never heard of is a good one: its pod's event came first.
+    lost: RwLock<HashSet<String>>,
+    known: RwLock<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// All of them have been listed once.
+    listed: bool,
+    nodes: BTreeMap<String, NodeView>,
+    /// The same, for those who read them, until something changes.
+    shared: Option<Arc<[NodeView]>>,
+}
+
+impl Known {
+    /// Whether that is news.
+    fn put(&mut self, node: NodeView) -> bool {
+        let news = self.nodes.get(&node.name) != Some(&node);
+        if news {
+            self.nodes.insert(node.name.clone(), node);
+            self.shared = None;
+        }
+        news
+    }
+
+    fn retain(&mut self, keep: impl Fn(&str) -> bool) -> bool {
+        let before = self.nodes.len();
+        self.nodes.retain(|name, _| keep(name));
+        let news = self.nodes.len() < before;
+        if news {
+            self.shared = None;
+        }
+        news
+    }
+}
 
 impl NodeIndex {
     /// Whether a node is being lost.
     pub fn is_being_lost(&self, node: &str) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(node)
+        self.lost.read().unwrap_or_else(PoisonError::into_inner).contains(node)
+    }
+
+    /// All nodes, by name; None = they have not been listed yet.
+    pub fn all(&self) -> Option<Arc<[NodeView]>> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if !known.listed {
+            return None;
+        }
+        if known.shared.is_none() {
+            known.shared = Some(known.nodes.values().cloned().collect());
+        }
+        known.shared.clone()
     }
 
     /// Whether that is news.
     fn note(&self, node: &str, lost: bool) -> bool {
-        let mut nodes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self.lost.write().unwrap_or_else(PoisonError::into_inner);
         if lost { nodes.insert(node.to_owned()) } else { nodes.remove(node) }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Known) -> bool) -> bool {
+        change(&mut self.known.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -80,27 +161,41 @@ pub async fn watch_nodes(context: Arc<Context>, mut stop: watch::Receiver<bool>)
     let mut events =
         watcher(api, watcher::Config::default().any_semantic()).backoff(WatchBackOff::default()).boxed();
     let mut listed = HashSet::new();
+    let mut news = false;
     loop {
         let event = tokio::select! {
             event = events.next() => event,
+            () = tokio::time::sleep(TOGETHER), if news => {
+                news = false;
+                context.nodes_changed();
+                continue;
+            }
             _ = stop.wait_for(|s| *s) => return,
         };
         match event {
             None => return,
             Some(Err(error)) => tracing::warn!(
                 %error,
-                "nodes cannot be watched, trying again; until then idle pods on cordoned nodes count as standby"
+                "nodes cannot be watched, trying again; until then idle pods on cordoned nodes count as standby, and work on every node does not start"
             ),
             Some(Ok(watcher::Event::Init)) => listed.clear(),
             Some(Ok(watcher::Event::InitApply(node))) => {
                 listed.insert(node.name_any());
-                note(&context, &node.name_any(), node.is_being_lost());
+                news |= apply(&context, node);
             }
-            Some(Ok(watcher::Event::Apply(node))) => note(&context, &node.name_any(), node.is_being_lost()),
+            Some(Ok(watcher::Event::Apply(node))) => news |= apply(&context, node),
             // Its pods are about to be collected.
-            Some(Ok(watcher::Event::Delete(node))) => note(&context, &node.name_any(), true),
+            Some(Ok(watcher::Event::Delete(node))) => {
+                let name = node.name_any();
+                news |= context.nodes.change(|known| known.retain(|other| other != name));
+                note(&context, &name, true);
+            }
             Some(Ok(watcher::Event::InitDone)) => {
-                let lost = context.nodes.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+                news |= context.nodes.change(|known| {
+                    let first = !std::mem::replace(&mut known.listed, true);
+                    known.retain(|name| listed.contains(name)) || first
+                });
+                let lost = context.nodes.lost.read().unwrap_or_else(PoisonError::into_inner).clone();
                 let with_pods = context.pods.nodes();
                 for node in with_pods.into_iter().chain(lost) {
                     if !listed.contains(&node) {
@@ -110,6 +205,12 @@ pub async fn watch_nodes(context: Arc<Context>, mut stop: watch::Receiver<bool>)
             }
         }
     }
+}
+
+/// Takes a node in. Returns whether something changed that those read who work on every node.
+fn apply(context: &Arc<Context>, node: SlimNode) -> bool {
+    note(context, &node.name_any(), node.is_being_lost());
+    context.nodes.change(|known| known.put(node.into_view()))
 }
 
 /// Notes what a node has become, and has the pools looked at that have pods there.
@@ -122,5 +223,52 @@ fn note(context: &Arc<Context>, node: &str, lost: bool) {
         if let Some(key) = context.owners.of(&owner) {
             context.trigger(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(ready: &str, unschedulable: bool) -> SlimNode {
+        serde_json::from_value(json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": "a", "uid": "u", "labels": {"zone": "x"}},
+            "spec": {
+                "unschedulable": unschedulable,
+                "taints": [{"key": "gpu", "effect": "NoSchedule"}],
+            },
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        }))
+        .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn a_node_is_seen_with_what_work_on_every_node_reads() {
+        let view = node("True", false).into_view();
+        assert!(view.ready && !view.unschedulable && view.labels.contains_key("zone"));
+        assert_eq!(
+            view.taints,
+            [Taint { key: "gpu".into(), value: String::new(), effect: "NoSchedule".into() }]
+        );
+        assert!(!node("Unknown", false).into_view().ready);
+        assert!(node("True", true).is_being_lost() && !node("True", false).is_being_lost());
+    }
+
+    #[test]
+    fn a_heartbeat_is_no_news_and_nodes_are_not_known_before_they_are_listed() {
+        let index = NodeIndex::default();
+        assert!(index.change(|known| known.put(node("True", false).into_view())));
+        assert!(!index.change(|known| known.put(node("True", false).into_view())));
+        assert!(index.all().is_none());
+        index.change(|known| std::mem::replace(&mut known.listed, true));
+        assert_eq!(index.all().map(|nodes| nodes.len()), Some(1));
+        assert!(index.change(|known| known.put(node("False", false).into_view())));
+        assert_eq!(index.all().map(|nodes| nodes[0].ready), Some(false));
+        assert!(index.change(|known| known.retain(|name| name != "a")));
+        assert_eq!(index.all().map(|nodes| nodes.len()), Some(0));
     }
 }

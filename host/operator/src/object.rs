@@ -26,6 +26,8 @@ pub enum Kind {
     HotStandbyDeployment,
     HotStandbyJob,
     PreScaledCronJob,
+    JobFlow,
+    DaemonJob,
 }
 
 impl Kind {
@@ -34,6 +36,8 @@ impl Kind {
             Self::HotStandbyDeployment => "HotStandbyDeployment",
             Self::HotStandbyJob => "HotStandbyJob",
             Self::PreScaledCronJob => "PreScaledCronJob",
+            Self::JobFlow => "JobFlow",
+            Self::DaemonJob => "DaemonJob",
         }
     }
 
@@ -44,9 +48,14 @@ impl Kind {
 
     /// The kind of that name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::HotStandbyDeployment, Self::HotStandbyJob, Self::PreScaledCronJob]
-            .into_iter()
-            .find(|kind| kind.as_str() == name)
+        let all = [
+            Self::HotStandbyDeployment,
+            Self::HotStandbyJob,
+            Self::PreScaledCronJob,
+            Self::JobFlow,
+            Self::DaemonJob,
+        ];
+        all.into_iter().find(|kind| kind.as_str() == name)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::again::WatchBackOff;
 use crate::context::{Context, Scope};
+use crate::job_templates;
 use crate::object::{Key, Kind};
 use crate::slim_job::SlimJob;
 use crate::slim_pod::SlimPod;
@@ -42,6 +44,10 @@ pub trait Child:
     fn uid_of(view: &Self::View) -> &str;
     /// The index that they are kept in.
     fn index(context: &Context) -> &ChildIndex<Self>;
+    /// A child was shown, or went.
+    fn shown(&self, _: &Context, _gone: bool) {}
+    /// All children of a scope have been listed; these are there.
+    fn listed(_: &Context, _: &Scope, _there: &HashSet<String>) {}
 }
 
 /// The controller of a child.
@@ -102,6 +108,27 @@ impl Child for SlimJob {
 
     fn index(context: &Context) -> &ChildIndex<Self> {
         &context.jobs
+    }
+
+    fn shown(&self, context: &Context, gone: bool) {
+        let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
+        let (uid, from) = (self.uid().unwrap_or_default(), job_templates::made_from(self.annotations()));
+        if let Some(template) = context.templates.note_job(&namespace, &name, &uid, from, gone) {
+            ask_template(context, &namespace, &template);
+        }
+    }
+
+    fn listed(context: &Context, scope: &Scope, there: &HashSet<String>) {
+        let changed = context.templates.retain_jobs(|n| scope.covers(n), |uid| there.contains(uid));
+        for (namespace, template) in changed {
+            ask_template(context, &namespace, &template);
+        }
+    }
+}
+
+fn ask_template(context: &Context, namespace: &str, template: &str) {
+    if let Some(scope) = context.scope_of(namespace) {
+        scope.templates.ask(ObjectRef::new(template).within(namespace));
     }
 }
 
@@ -284,11 +311,14 @@ pub async fn watch_children<C: Child>(
             Some(Ok(watcher::Event::InitApply(child))) => {
                 if let Some(owner) = known_owner(&context, &child) {
                     owners.insert(owner.uid.clone());
+                    child.shown(&context, false);
                     listing.entry(owner.uid).or_default().insert(child.name_any(), child.view());
                 }
                 continue;
             }
             Some(Ok(watcher::Event::InitDone)) => {
+                let views = listing.values().flat_map(BTreeMap::values);
+                C::listed(&context, &scope, &views.map(|view| C::uid_of(view).to_owned()).collect());
                 index.replace(|uid| owners.contains(uid), std::mem::take(&mut listing));
                 if std::mem::take(&mut first) {
                     index.synced.send_modify(|n| *n += 1);
@@ -303,6 +333,7 @@ pub async fn watch_children<C: Child>(
         };
         let Some(owner) = known_owner(&context, &child) else { continue };
         owners.insert(owner.uid.clone());
+        child.shown(&context, gone);
         let (name, uid) = (child.name_any(), child.uid().unwrap_or_default());
         if gone {
             index.remove(&owner.uid, &name, child.view());

@@ -4,7 +4,10 @@ use axum::http::{HeaderValue, header};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams};
 use kube::{Client, Config};
-use stoker_api::{CRD_REVISION, HotStandbyDeployment, HotStandbyJob, PreScaledCronJob, StandbyClaim, keys};
+use stoker_api::{
+    CRD_REVISION, DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, JobTemplate, PreScaledCronJob,
+    StandbyClaim, keys,
+};
 
 use crate::context::Options;
 
@@ -137,6 +140,9 @@ pub async fn check(client: &Client, options: &Options) -> Result<(), StartError>
         may::<HotStandbyJob>(client, &namespace, "hotstandbyjobs.stoker.dev").await?;
         may::<StandbyClaim>(client, &namespace, "standbyclaims.stoker.dev").await?;
         may::<PreScaledCronJob>(client, &namespace, "prescaledcronjobs.stoker.dev").await?;
+        may::<JobFlow>(client, &namespace, "jobflows.stoker.dev").await?;
+        may::<JobTemplate>(client, &namespace, "jobtemplates.stoker.dev").await?;
+        may::<DaemonJob>(client, &namespace, "daemonjobs.stoker.dev").await?;
         may::<k8s_openapi::api::core::v1::Pod>(client, &namespace, "pods").await?;
         may::<k8s_openapi::api::batch::v1::Job>(client, &namespace, "jobs.batch").await?;
         may::<k8s_openapi::api::core::v1::ConfigMap>(client, &namespace, "configmaps").await?;

@@ -1,6 +1,7 @@
 //! The controller of a kind: what asks for looks, the finalizer that an object has while it has Jobs, and what is
 //! forgotten when it is gone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use stoker_api::keys;
 use stoker_core::pool::JobPods;
 use tokio::sync::watch;
 
-use super::{Keeper, KeptError, Memory, api, carry_out, key};
+use super::{Keeper, KeptError, Memory, api, carry_out, key, write};
 use crate::again::WatchBackOff;
 use crate::apply;
 use crate::context::{Context, Scope};
@@ -73,6 +74,7 @@ fn forget<K: Keeper>(context: &Arc<Context>, key: &Key) {
         context.owners.forget(&uid);
     }
     context.policies.release(key, None);
+    context.templates.uses(key, BTreeSet::new());
     context.unfinished.done(key);
 }
 
@@ -116,6 +118,13 @@ async fn leave<K: Keeper>(
     if deeds.is_empty() {
         apply::finalizer(&api(context, &**object), object.meta(), keys::RUNS, false).await?;
         return Ok(Next::await_change());
+    }
+    if let Some(status) = object.leaving() {
+        let before = object.status().cloned().unwrap_or_default();
+        if status != before {
+            // What matters is that the Jobs are let go; the status is for those who watch.
+            write(context, &memory.outbox, object, &before, &status).await.ok();
+        }
     }
     match carry_out(context, object, memory, deeds).await {
         Some(error) => Err(error),

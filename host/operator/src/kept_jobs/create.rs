@@ -25,9 +25,9 @@ const PLAN_HOLDS: Duration = Duration::from_secs(10);
 const PART: [&str; 6] = [keys::INSTANT, keys::STEP, keys::NODE, keys::NODE_UID, keys::RUN, keys::ATTEMPT];
 
 /// How the Jobs of an object's parts come about: instants, steps, nodes.
-pub struct Maker<Decided, Hash, Body> {
-    /// Whether the object, as it was just read, says that the part gets no Job any more.
-    pub decided: Decided,
+pub struct Maker<Wanted, Hash, Body> {
+    /// Which of the parts are still to get a Job, as far as the object says that was read just now.
+    pub wanted: Wanted,
     /// What a refusal of the part's Job holds for, such as all Jobs of its template.
     pub hash: Hash,
     /// The Job.
@@ -83,23 +83,23 @@ enum Answer {
 }
 
 /// Creates the Jobs of parts.
-pub async fn create<K, P, D, H, B>(
+pub async fn create<K, P, W, H, B>(
     context: &Arc<Context>,
     object: &Arc<K>,
     memory: &mut Memory<K>,
     mut parts: Vec<P>,
-    maker: Maker<D, H, B>,
+    maker: Maker<W, H, B>,
 ) -> Made<P>
 where
     K: Keeper,
     P: Send + Sync,
-    D: Fn(&K, &P) -> bool,
+    W: FnOnce(&K, Vec<P>) -> Vec<P>,
     H: Fn(&P) -> String,
     B: Fn(&P) -> Value + Sync,
 {
     let (key, began) = (key(&**object), Instant::now());
     let mut made = Made::default();
-    parts.retain(|part| !memory.refusals.waits(&(maker.hash)(part)));
+    parts.retain(|part| !memory.refusals.wait(&(maker.hash)(part)));
     if parts.is_empty() {
         return made;
     }
@@ -111,7 +111,7 @@ where
             return made;
         }
     };
-    parts.retain(|part| !(maker.decided)(&latest, part));
+    let parts = (maker.wanted)(&latest, parts);
 
     let refused = Mutex::new(HashSet::new());
     let stopped = Mutex::new(false);
@@ -150,19 +150,17 @@ where
             Answer::NotAsked => continue,
             Answer::Made(view) => {
                 memory.refusals.taken(&hash);
-                memory.conflicts.retain(|name| *name != job);
+                memory.conflicts.taken(&job);
                 memory.note_made(view);
                 ("created", Outcome::Created)
             }
             Answer::Existed(view) => {
-                memory.conflicts.retain(|name| *name != job);
+                memory.conflicts.taken(&job);
                 memory.note_made(view);
                 ("existed", Outcome::Existed)
             }
             Answer::Conflict => {
-                if !memory.conflicts.contains(&job) {
-                    memory.conflicts.push(job.clone());
-                }
+                memory.conflicts.note(&job, String::new());
                 ("conflict", Outcome::Conflict)
             }
             Answer::Refused(words) => {

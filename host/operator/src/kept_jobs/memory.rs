@@ -38,8 +38,8 @@ pub struct Memory<K: Keeper> {
     let_go: HashSet<String>,
     /// What the API server does not take.
     pub refusals: Refusals,
-    /// Names that are another's.
-    pub conflicts: Vec<String>,
+    /// Names of Jobs that are another's.
+    pub conflicts: Refusals,
     /// Looks in a row that left something undone.
     pub failures: u32,
     /// What the kind itself remembers.
@@ -79,7 +79,7 @@ impl<K: Keeper> Memory<K> {
             made: Vec::new(),
             let_go: HashSet::new(),
             refusals: Refusals::default(),
-            conflicts: Vec::new(),
+            conflicts: Refusals::default(),
             failures: 0,
             own: K::Own::default(),
         }
@@ -130,8 +130,15 @@ struct Refused {
 
 impl Refusals {
     /// Whether something is not to be tried yet.
-    pub fn waits(&self, what: &str) -> bool {
+    pub fn wait(&self, what: &str) -> bool {
         self.0.get(what).is_some_and(|refused| Instant::now() < refused.again)
+    }
+
+    /// What is not to be tried yet, and the API server's words.
+    pub fn waiting(&self) -> impl Iterator<Item = (&str, &str)> {
+        let now = Instant::now();
+        let waits = self.0.iter().filter(move |(_, refused)| now < refused.again);
+        waits.map(|(what, refused)| (what.as_str(), refused.words.as_str()))
     }
 
     /// Notes that something was refused.
@@ -151,12 +158,17 @@ impl Refusals {
         self.0.retain(|what, _| keep(what));
     }
 
-    /// The API server's words to the first of them, by name.
-    pub fn words(&self) -> Option<(&str, &str)> {
+    /// The first of them, by name, and the API server's words.
+    pub fn first(&self) -> Option<(&str, &str)> {
         self.0
             .iter()
             .min_by_key(|(what, _)| what.as_str())
             .map(|(what, refused)| (what.as_str(), refused.words.as_str()))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// How long until the first of them is tried again. What could have been tried by now has nobody who wants it.
@@ -237,17 +249,17 @@ mod tests {
     fn what_was_refused_waits_and_asks_for_a_look_only_until_then() {
         let mut refusals = Refusals::default();
         refusals.note("a", "quota".to_owned());
-        assert!(refusals.waits("a") && !refusals.waits("b"));
+        assert!(refusals.wait("a") && !refusals.wait("b"));
         assert!(refusals.wake().is_some_and(|wake| wake <= Duration::from_secs(5)));
         if let Some(refused) = refusals.0.get_mut("a") {
             refused.again = Instant::now();
         }
-        assert!(!refusals.waits("a"));
+        assert!(!refusals.wait("a"));
         assert_eq!(refusals.wake(), None);
-        assert_eq!(refusals.words(), Some(("a", "quota")));
+        assert_eq!(refusals.first(), Some(("a", "quota")));
         refusals.note("a", "quota".to_owned());
         assert!(refusals.wake().is_some_and(|wake| wake > Duration::from_secs(5)), "the wait doubles");
         refusals.taken("a");
-        assert_eq!(refusals.words(), None);
+        assert_eq!(refusals.first(), None);
     }
 }

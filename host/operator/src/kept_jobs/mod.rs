@@ -12,11 +12,11 @@ mod control;
 mod create;
 mod deeds;
 mod memory;
-#[allow(dead_code)]
 mod outbox;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -29,6 +29,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stoker_core::pool::JobPods;
 
+use crate::again::ERRORS;
 use crate::apply::timed;
 use crate::context::{Context, Looked, Scope};
 use crate::object::{Key, Kind};
@@ -37,9 +38,7 @@ pub use control::control;
 pub use create::{Created, Maker, Outcome, create};
 pub use deeds::{Deed, carry_out, perform};
 pub use memory::{Memory, Remembered};
-#[allow(unused_imports)]
-pub use outbox::hand_over;
-pub use outbox::{Outbox, Permits, Wrote, write};
+pub use outbox::{Outbox, Permits, Wrote, hand_over, write};
 
 /// Why a look failed. The object is looked at again.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +86,11 @@ pub trait Keeper:
     /// What is to be done with its Jobs when the object goes. Nothing = that is done.
     fn farewell(jobs: &[JobPods<'_>], now: Timestamp) -> Vec<Deed>;
 
+    /// What its status says while it goes, if that is something else.
+    fn leaving(&self) -> Option<Self::Status> {
+        None
+    }
+
     /// A Job was asked for; in one word, what became of it.
     fn count_created(context: &Context, outcome: &'static str);
 
@@ -98,6 +102,31 @@ pub trait Keeper:
         after: &Self::Status,
         told: &[Self::Told],
     ) -> Vec<News>;
+}
+
+/// An object is looked at so often at least while something is to come: timers do not know when the clock is set, or that
+/// the machine slept.
+const RARELY: Duration = Duration::from_secs(60);
+
+/// How long until a time.
+pub fn until(at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
+}
+
+/// When to look again after a look that did all it wanted: at the first of these, if any.
+pub fn later(wakes: impl IntoIterator<Item = Option<Duration>>) -> Next {
+    let first = wakes.into_iter().flatten().min();
+    // A moment more than asked, so that the look comes after what it waits for.
+    let first = first.map(|wake| (wake + Duration::from_millis(2)).min(RARELY));
+    first.map_or_else(Next::await_change, Next::requeue)
+}
+
+/// When to look again after a look that left something undone.
+pub fn undone<K: Keeper>(memory: &mut Memory<K>, key: &Key, error: &KeptError) -> Next {
+    memory.failures += 1;
+    tracing::warn!(object = %key, %error, "a look left something undone, trying again");
+    // What others wait for, or has an instant, does not wait long.
+    Next::requeue(ERRORS.after(memory.failures.min(2)))
 }
 
 /// Something to tell in an Event.
