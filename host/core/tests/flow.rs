@@ -14,12 +14,11 @@ fn diamond() -> World {
     flow(vec![step("a", &[]), step("b", &["a"]), step("c", &["a"]), step("d", &["b", "c"])])
 }
 
+/// The Jobs that are let go.
 fn let_go(upkeep: &[Upkeep]) -> Vec<&str> {
-    let of = |one: &Upkeep| matches!(one, Upkeep::LetGo { .. });
     upkeep
         .iter()
-        .filter(|one| of(one))
-        .map(|one| if let Upkeep::LetGo { job, .. } = one { job.as_str() } else { "" })
+        .filter_map(|one| if let Upkeep::LetGo { job, .. } = one { Some(job.as_str()) } else { None })
         .collect()
 }
 
@@ -597,6 +596,17 @@ fn an_ended_flow_that_gets_another_step_goes_on() {
     assert_eq!((world.steps(), world.is()), (vec!["a", "b"], FlowState::Running));
     world.end("b", true).settle();
     assert_eq!(world.is(), FlowState::Succeed);
+}
+
+#[test]
+fn an_ended_flow_that_goes_on_has_its_time_anew() {
+    let mut world = flow_with(vec![step("a", &[])], json!({"timeoutSeconds": 60}));
+    world.settle();
+    world.end("a", true).settle();
+    world.spec.flows.push(serde_json::from_value(step("b", &["a"])).unwrap());
+    world.pass(600).settle();
+    world.pass(59).settle();
+    assert_eq!((world.state("b"), world.status.timed_out), (Some(StepState::Running), false));
 }
 
 #[test]

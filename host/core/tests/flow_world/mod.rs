@@ -136,7 +136,7 @@ impl World {
         }
         for upkeep in &plan.upkeep {
             match upkeep {
-                Upkeep::Delete { uid, .. } => self.delete_uid(&uid.clone()),
+                Upkeep::Delete { uid, .. } => self.delete_uid(uid),
                 Upkeep::LetGo { uid, .. } => {
                     for (job, _) in self.jobs.iter_mut().filter(|(job, _)| job.uid == *uid) {
                         job.finalizers.clear();
