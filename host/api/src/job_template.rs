@@ -77,4 +77,27 @@ pub struct JobTemplateStatus {
 impl JobTemplateStatus {
     /// Jobs that the status names.
     pub const LISTED: usize = 128;
+
+    /// Notes the names of the Jobs that there are, in whatever order.
+    pub fn list(&mut self, mut names: Vec<String>) {
+        names.sort();
+        self.jobs = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        names.truncate(Self::LISTED);
+        self.dependency_list = names;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_jobs_fills_up_to_its_bound_and_empties() {
+        let mut status = JobTemplateStatus::default();
+        status.list((0..200).rev().map(|n| format!("job-{n:03}")).collect());
+        assert_eq!((status.jobs, status.dependency_list.len()), (200, 128));
+        assert_eq!(status.dependency_list[0], "job-000");
+        status.list(Vec::new());
+        assert_eq!(status, JobTemplateStatus::default());
+    }
 }

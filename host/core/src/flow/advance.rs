@@ -10,7 +10,7 @@ use super::plan::{Ask, NewJob, Planner, TIMED_OUT};
 use super::prepared::{ON_EXIT, ON_FAILURE, Probe};
 use crate::Phase;
 
-impl<'a> Planner<'a> {
+impl Planner<'_> {
     /// Starts what can start, and brings the flow to its end.
     pub fn advance(&mut self) {
         let Ok(order) = &self.flow.order else { return };
@@ -200,7 +200,9 @@ impl<'a> Planner<'a> {
     fn finish(&mut self) {
         let removed = self.removed.values().any(|record| !record.entry.ended());
         if self.open() {
-            self.plan.status.completion_time = None;
+            if self.plan.status.completion_time.take().is_some() {
+                self.plan.status.resume_time = Some(self.now);
+            }
             for name in [ON_FAILURE, ON_EXIT] {
                 let ended = |record: &&mut Record<'_>| record.entry.ended() && record.entry.attempts() > 0;
                 if let Some(at) = self.flow.part(name)

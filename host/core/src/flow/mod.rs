@@ -17,8 +17,10 @@ mod body;
 mod graph;
 mod judge;
 mod merge;
+mod observe;
 mod plan;
 mod prepared;
+mod report;
 mod status;
 
 pub use body::{Refused, body};

@@ -6,15 +6,9 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::{FlowState, JobFlowStatus, StepState, StepStatus, keys};
 
-use super::judge::{Message, Record, message};
+use super::judge::Record;
 use super::prepared::{Flow, ON_EXIT, ON_FAILURE, Probe};
-use crate::kept::{Ended, Kept, SHOWN, Upkeep};
-
-/// Outputs that the status holds at a time, in bytes.
-const OUTPUTS: usize = 256 * 1024;
-
-/// Ended steps that the spec no longer has, and that the status still knows.
-const REMOVED: usize = 256;
+use crate::kept::{Kept, Upkeep};
 
 /// Why steps end and are left out when the flow's time is over.
 pub(super) const TIMED_OUT: &str = "the flow's timeoutSeconds have passed";
@@ -170,12 +164,12 @@ pub(super) struct Planner<'a> {
     /// The flow's time is over: nothing starts any more.
     pub late: bool,
     /// Bytes of outputs that are held.
-    held: usize,
+    pub held: usize,
     pub plan: Plan,
 }
 
 /// What a Job says of itself: step, run and attempt.
-fn marks<'a>(job: &Kept<'a>) -> Option<(&'a str, u32, u32)> {
+pub(super) fn marks<'a>(job: &Kept<'a>) -> Option<(&'a str, u32, u32)> {
     let of = |key: &str| job.job.annotations.get(key).map(String::as_str);
     Some((of(keys::STEP)?, of(keys::RUN)?.parse().ok()?, of(keys::ATTEMPT)?.parse().ok()?))
 }
@@ -244,7 +238,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether failed steps are to be started again. Not while a handler runs: the end of the flow comes first.
-    fn rerun_failed(&self) -> bool {
+    pub fn rerun_failed(&self) -> bool {
         let asked = self.look.rerun_failed;
         self.look.status.run > 0
             && asked.is_some()
@@ -252,7 +246,7 @@ impl<'a> Planner<'a> {
             && !self.handler_runs()
     }
 
-    fn handler_runs(&self) -> bool {
+    pub fn handler_runs(&self) -> bool {
         let of_handler = |step: &str| matches!(step, ON_FAILURE | ON_EXIT);
         self.look.jobs.iter().any(|job| {
             let this = |(step, run, _): (&str, u32, u32)| of_handler(step) && run == self.plan.status.run;
@@ -261,13 +255,13 @@ impl<'a> Planner<'a> {
     }
 
     /// The steps whose records are so.
-    fn which(&self, so: impl Fn(usize, &Record<'a>) -> bool) -> Vec<usize> {
+    pub fn which(&self, so: impl Fn(usize, &Record<'a>) -> bool) -> Vec<usize> {
         let steps = 0..self.flow.steps();
         steps.filter(|at| self.records[*at].as_ref().is_some_and(|record| so(*at, record))).collect()
     }
 
     /// Starts steps again.
-    fn resume(&mut self, parts: &[usize]) {
+    pub fn resume(&mut self, parts: &[usize]) {
         for at in parts {
             if let Some(record) = &mut self.records[*at] {
                 record.again();
@@ -279,345 +273,14 @@ impl<'a> Planner<'a> {
     }
 
     /// When the flow's time is over.
-    fn deadline(&self) -> Option<Timestamp> {
+    pub fn deadline(&self) -> Option<Timestamp> {
         let status = &self.plan.status;
         let seconds = self.flow.spec.timeout_seconds?;
         let from = status.resume_time.or(status.start_time)?;
         from.saturating_add(SignedDuration::from_secs(seconds.into())).ok()
     }
 
-    /// Brings the records up to date from the Jobs.
-    fn observe(&mut self) {
-        let outputs = self.records.iter().flatten().filter_map(|record| record.entry.output.as_ref());
-        self.held = outputs.map(String::len).sum();
-        let open = self.plan.status.completion_time.is_none();
-        self.late = self.deadline().is_some_and(|at| at <= self.now) && open;
-        // The last attempt of each counts.
-        let mut newest: BTreeMap<&str, (u32, Kept<'a>)> = BTreeMap::new();
-        for job in self.look.jobs {
-            if let Some((step, run, attempt)) = marks(job)
-                && run == self.plan.status.run
-                && newest.get(step).is_none_or(|(known, _)| attempt > *known)
-            {
-                newest.insert(step, (attempt, *job));
-            }
-        }
-        for (step, (attempt, job)) in newest {
-            match self.flow.part(step) {
-                Some(part) => {
-                    let before = self.records[part].take();
-                    let record = self.judge(step, Some(part), before, attempt, job);
-                    self.records[part] = Some(record);
-                }
-                None => {
-                    let before = self.removed.remove(step);
-                    let record = self.judge(step, None, before, attempt, job);
-                    self.removed.insert(step.to_owned(), record);
-                }
-            }
-        }
-        self.vanished();
-        // One that failed while it was asked for was meant, too.
-        if self.rerun_failed() && self.plan.status.rerun_failed.as_deref() == self.look.rerun_failed {
-            let written = |record: &Record<'a>| {
-                let key = self.key(&record.job);
-                self.look
-                    .status
-                    .job_status_list
-                    .get(&key)
-                    .is_some_and(|entry| entry.state == StepState::Running)
-            };
-            let meant = |_, record: &Record<'a>| {
-                let failed = record.entry.failed_for_good() || record.entry.state == StepState::Retrying;
-                failed && written(record)
-            };
-            for at in self.which(meant) {
-                if let Some(record) = &mut self.records[at] {
-                    record.again();
-                }
-            }
-        }
-    }
-
-    /// What has become of a step, from what was known and its last Job.
-    fn judge(
-        &mut self,
-        step: &str,
-        part: Option<usize>,
-        before: Option<Record<'a>>,
-        attempt: u32,
-        job: Kept<'a>,
-    ) -> Record<'a> {
-        let mut earlier = 0;
-        if let Some(mut known) = before {
-            let attempts = known.entry.attempts();
-            if attempts > attempt || attempts == attempt && known.entry.state != StepState::Running {
-                // Status is the truth.
-                known.kept = Some(job).filter(|_| attempts == attempt);
-                return known;
-            }
-            // A step that had failed for good has another attempt only because it was started again by hand.
-            let by_hand = attempts < attempt && known.entry.failed_for_good();
-            earlier = if by_hand { attempts } else { known.entry.earlier };
-        }
-        let view = job.job;
-        let several = |count: u32| if count > 1 { count } else { 0 };
-        let mut record = Record {
-            job: view.name.clone(),
-            entry: StepStatus {
-                step: step.to_owned(),
-                attempt: (attempt != 1).then_some(attempt),
-                earlier,
-                active: view.active,
-                succeeded: if view.completions.is_some_and(|all| all > 1) { view.succeeded } else { 0 },
-                failed: several(view.failed),
-                start_time: Some(view.created),
-                hash: view.template_hash.clone(),
-                ..StepStatus::default()
-            },
-            kept: Some(job),
-        };
-        let at = view.finished.as_ref().and_then(|finished| finished.at).or(view.deleted_at);
-        let at = Some(at.unwrap_or(self.now));
-        match job.ended(self.now) {
-            None => {
-                let shown = view.deleted_at.and_then(|at| at.saturating_add(SHOWN).ok());
-                if let Some(shown) = shown.filter(|at| view.active > 0 && *at > self.now) {
-                    self.wake(shown);
-                }
-            }
-            Some(Ended::Succeeded) => self.succeeded(&mut record, part, &job, at),
-            Some(Ended::Failed(why)) => self.failed(&mut record, part, StepState::Failed, &why, at),
-            Some(Ended::Deleted) => {
-                let why = "its Job was deleted before it had ended";
-                self.failed(&mut record, part, StepState::Deleted, why, at);
-            }
-        }
-        record
-    }
-
-    fn succeeded(
-        &mut self,
-        record: &mut Record<'a>,
-        part: Option<usize>,
-        job: &Kept<'a>,
-        at: Option<Timestamp>,
-    ) {
-        let read = part.is_some_and(|part| !self.flow.parts[part].readers.is_empty());
-        let output = match message(job, self.now) {
-            Message::Is(output) => output.filter(|_| read),
-            Message::By(by) if read => return self.wake(by),
-            Message::By(_) => None,
-        };
-        let size = output.as_ref().map_or(0, String::len);
-        if size > 0 && self.held + size > OUTPUTS {
-            let words = format!(
-                "its output of {size} bytes is too much: a flow holds {OUTPUTS} bytes at a time; write less to the termination message"
-            );
-            record.end(StepState::Failed, Some(&words), at);
-            return self.news(record, false);
-        }
-        record.end(StepState::Succeeded, None, at);
-        record.entry.output = output;
-        self.held += size;
-    }
-
-    /// A Job failed, or was deleted: the step is tried again, or has failed.
-    fn failed(
-        &mut self,
-        record: &mut Record<'a>,
-        part: Option<usize>,
-        state: StepState,
-        why: &str,
-        at: Option<Timestamp>,
-    ) {
-        let retry = part.and_then(|part| self.flow.step(part)).and_then(|step| step.retry.as_ref());
-        let limit = retry.map_or(0, |retry| retry.limit);
-        let used = record.entry.attempts().saturating_sub(record.entry.earlier);
-        if self.late || self.plan.status.timed_out {
-            let why = if state == StepState::Deleted { TIMED_OUT } else { why };
-            record.end(StepState::Failed, Some(why), at);
-            self.news(record, false);
-        } else if used <= limit {
-            record.end(StepState::Retrying, Some(why), at);
-            self.news(record, true);
-        } else {
-            record.end(state, Some(why), at);
-            self.news(record, false);
-        }
-    }
-
-    pub fn news(&mut self, record: &Record<'a>, again: bool) {
-        let (step, attempts) = (record.entry.step.clone(), record.entry.attempts());
-        let reason = record.entry.reason.clone().unwrap_or_default();
-        self.plan.told.push(if again {
-            Told::StepRetried { step, attempts, reason }
-        } else {
-            Told::StepFailed { step, reason }
-        });
-    }
-
-    /// Jobs that are gone although nobody has seen them end: somebody took their finalizers off.
-    fn vanished(&mut self) {
-        for at in 0..self.records.len() {
-            let lost =
-                |record: &Record<'_>| record.kept.is_none() && record.entry.state == StepState::Running;
-            let Some(mut record) = self.records[at].take_if(|record| lost(record)) else { continue };
-            let started = record.entry.start_time.unwrap_or(self.now);
-            let shown = started.saturating_add(SHOWN).unwrap_or(Timestamp::MAX);
-            if shown > self.now {
-                self.wake(shown);
-            } else {
-                let at_now = Some(self.now);
-                self.failed(
-                    &mut record,
-                    Some(at),
-                    StepState::Deleted,
-                    "its Job is gone, and nobody has seen it end",
-                    at_now,
-                );
-            }
-            self.records[at] = Some(record);
-        }
-        self.removed.retain(|_, record| record.kept.is_some() || record.entry.state != StepState::Running);
-    }
-
-    /// Steps that failed and whose spec, or template, has changed since are started again.
-    fn repaired(&mut self) {
-        if self.handler_runs() {
-            return;
-        }
-        let changed = |at: usize, record: &Record<'_>| {
-            let hash = &self.flow.parts[at].hash;
-            record.entry.failed_for_good()
-                && hash.is_some()
-                && record.entry.hash.is_some()
-                && record.entry.hash != *hash
-        };
-        let parts = self.which(changed);
-        if !parts.is_empty() {
-            self.resume(&parts);
-            self.late = false;
-        }
-    }
-
-    /// Outputs that no step may need any more are dropped.
-    fn prune_outputs(&mut self) {
-        let succeeded: Vec<bool> = self
-            .records
-            .iter()
-            .map(|record| record.as_ref().is_some_and(|record| record.entry.state == StepState::Succeeded))
-            .collect();
-        for (at, part) in self.flow.parts.iter().enumerate() {
-            if let Some(record) = &mut self.records[at]
-                && part.readers.iter().all(|reader| succeeded[*reader])
-            {
-                record.entry.output = None;
-            }
-        }
-        for record in self.removed.values_mut() {
-            record.entry.output = None;
-        }
-    }
-
     pub fn key(&self, job: &str) -> String {
         format!("{job}/{}", self.flow.namespace)
-    }
-
-    /// Looks after the Jobs that there are.
-    fn settle(&mut self) {
-        let (written, now) = (self.look.status, self.now);
-        let by_step: BTreeMap<&str, &StepStatus> =
-            written.job_status_list.values().map(|entry| (entry.step.as_str(), entry)).collect();
-        for job in self.look.jobs {
-            self.plan.upkeep.extend(job.endings());
-            let marks = marks(job);
-            let run = marks.map_or(0, |(_, run, _)| run);
-            if job.ended(now).is_some() {
-                let recorded = marks.is_none_or(|(step, run, attempt)| {
-                    let of_step = |entry: &&StepStatus| {
-                        entry.attempts() > attempt
-                            || entry.attempts() == attempt && entry.state != StepState::Running
-                    };
-                    written.run > run || written.run == run && by_step.get(step).is_some_and(|e| of_step(&e))
-                });
-                if job.kept() && recorded {
-                    let until = job.held_until(now);
-                    if until > now { self.wake(until) } else { self.plan.upkeep.push(job.let_go()) }
-                } else if !job.kept() && !job.job.terminating && run > 0 && run + 1 < self.plan.status.run {
-                    // Those of the run before this one stay, for their logs.
-                    self.plan.upkeep.push(job.delete());
-                }
-            } else if self.plan.status.timed_out
-                && !job.job.terminating
-                && marks.is_some_and(|(step, ..)| !matches!(step, ON_FAILURE | ON_EXIT))
-            {
-                self.plan.upkeep.push(job.delete());
-            }
-        }
-        let status = &self.plan.status;
-        if let (Some(ttl), Some(_), Some(ended)) =
-            (self.flow.spec.ttl_seconds_after_finished, written.completion_time, status.completion_time)
-            && !self.plan.rerun_waits
-        {
-            let due = ended.saturating_add(SignedDuration::from_secs(ttl.into())).unwrap_or(Timestamp::MAX);
-            if due > now { self.wake(due) } else { self.plan.delete = true }
-        }
-        if !self.late
-            && self.plan.status.completion_time.is_none()
-            && let Some(at) = self.deadline()
-        {
-            self.wake(at);
-        }
-    }
-
-    /// What the status says.
-    fn describe(&mut self) {
-        let ended =
-            |record: &Record<'_>| record.entry.ended() && !record.kept.is_some_and(|kept| kept.kept());
-        let mut old: Vec<(Option<Timestamp>, String)> = self
-            .removed
-            .iter()
-            .filter(|(_, record)| ended(record))
-            .map(|(step, record)| (record.entry.completion_time, step.clone()))
-            .collect();
-        old.sort();
-        old.truncate(old.len().saturating_sub(REMOVED));
-        for (_, step) in old {
-            self.removed.remove(&step);
-        }
-        let steps = self.flow.steps();
-        let of_steps = self.records.iter().take(steps).flatten();
-        let succeeded = of_steps.filter(|record| record.entry.state == StepState::Succeeded).count();
-        self.plan.status.progress = Some(format!("{succeeded}/{steps}"));
-        let failed = self.records.iter().flatten().any(|record| record.entry.failed_for_good());
-        let begun = self.plan.status.start_time.is_some();
-        let state = match (&self.flow.order, failed || self.plan.status.timed_out) {
-            (Err(_), _) | (_, true) => FlowState::Failed,
-            _ if self.plan.status.completion_time.is_some() => FlowState::Succeed,
-            _ if begun => FlowState::Running,
-            _ => FlowState::Pending,
-        };
-        self.plan.status.state = Some(state);
-        self.plan.status.observed_generation = self.look.generation;
-        if self.look.status.completion_time.is_none() && self.plan.status.completion_time.is_some() {
-            self.plan.told.push(Told::Ended { state });
-        }
-        if self.plan.status.timed_out && !self.look.status.timed_out {
-            self.plan.told.push(Told::TimedOut);
-        }
-        let older = |at: usize, record: &Record<'_>| {
-            let hash = &self.flow.parts[at].hash;
-            let ran = matches!(record.entry.state, StepState::Running | StepState::Succeeded);
-            ran && hash.is_some() && record.entry.hash.is_some() && record.entry.hash != *hash
-        };
-        self.plan.outdated =
-            self.which(older).into_iter().map(|at| self.flow.parts[at].name.clone()).collect();
-        let running = |record: &&Record<'_>| !record.entry.ended();
-        self.plan.removed =
-            self.removed.values().filter(running).map(|record| record.entry.step.clone()).collect();
-        let records = self.records.iter().flatten().chain(self.removed.values());
-        let list = records.map(|record| (self.key(&record.job), record.entry.clone())).collect();
-        self.plan.status.job_status_list = list;
     }
 }

@@ -170,7 +170,7 @@ fn hash(what: &impl Serialize) -> String {
 fn of_step(step: &Step, spec: &JobFlowSpec, templates: &Templates, index: &HashMap<String, usize>) -> Part {
     let template = resolve(step.job_template.as_ref(), step.job_template_ref.as_ref(), templates);
     let mounts = &step.share_volume_mounts;
-    let volumes = if mounts.is_empty() { &[] } else { spec.share_volumes.as_slice() };
+    let volumes: &[Map<String, Value>] = if mounts.is_empty() { &[] } else { &spec.share_volumes };
     let hash = template.as_ref().map(|template| {
         hash(&(&**template, &step.overrides, mounts, volumes, &spec.global_params, step.timeout_seconds))
     });
