@@ -259,6 +259,17 @@ fn fail_fast_counts_no_failure_of_what_it_deletes_and_goes_on_with_it_when_repai
 }
 
 #[test]
+fn what_fail_fast_deleted_before_it_was_written_has_not_failed_either() {
+    let mut w = world(json!({"failurePolicy": "FailFast"}), &["a", "b"]);
+    w.settle().fail("a");
+    let broken = w.plan();
+    w.keep_up(&broken);
+    w.settle();
+    let names: Vec<&str> = w.status().failed_nodes.iter().map(|failed| failed.node.as_str()).collect();
+    assert_eq!((names, w.status().nodes.failed), (vec!["a"], 1));
+}
+
+#[test]
 fn pause_goes_on_with_a_new_text_in_its_annotation_or_an_edit() {
     for by_edit in [false, true] {
         let mut w = world(json!({"failurePolicy": "Pause", "parallelism": 1}), &["a", "b"]);
