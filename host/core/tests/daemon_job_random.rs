@@ -54,7 +54,7 @@ fn steps(late: bool) -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn running(w: &World) -> Vec<usize> {
-    let runs = |job: &stoker_core::pool::JobView| job.finished.is_none() && job.active > 0;
+    let runs = |job: &JobView| job.finished.is_none() && job.active > 0;
     (0..w.jobs.len()).filter(|index| runs(&w.jobs[*index])).collect()
 }
 
