@@ -313,6 +313,23 @@ fn always_gives_nodes_that_join_later_their_job_and_never_ends() {
 }
 
 #[test]
+fn nodes_that_left_long_ago_are_forgotten_by_an_object_that_never_ends() {
+    let names: Vec<String> = (0..1_100).map(|n| format!("n{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut w = world(json!({"completionPolicy": "Always"}), &names);
+    w.settle();
+    names.iter().for_each(|name| {
+        w.succeed(name);
+    });
+    w.settle().pass(LATER).settle().expire();
+    w.nodes.truncate(1);
+    w.settle();
+    assert_eq!((w.status().record.succeeded.len(), w.status().progress.as_str()), (8, "1/1"));
+    w.settle();
+    assert_eq!(w.made.len(), 1_100);
+}
+
+#[test]
 fn a_run_that_is_over_goes_on_when_it_is_made_to_last() {
     let mut w = world(json!({}), &["a"]);
     w.settle().succeed("a").settle().join("b").settle();
