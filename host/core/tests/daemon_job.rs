@@ -259,6 +259,17 @@ fn fail_fast_counts_no_failure_of_what_it_deletes_and_goes_on_with_it_when_repai
 }
 
 #[test]
+fn what_fail_fast_deleted_before_it_was_written_has_not_failed_either() {
+    let mut w = world(json!({"failurePolicy": "FailFast"}), &["a", "b"]);
+    w.settle().fail("a");
+    let broken = w.plan();
+    w.keep_up(&broken);
+    w.settle();
+    let names: Vec<&str> = w.status().failed_nodes.iter().map(|failed| failed.node.as_str()).collect();
+    assert_eq!((names, w.status().nodes.failed), (vec!["a"], 1));
+}
+
+#[test]
 fn pause_goes_on_with_a_new_text_in_its_annotation_or_an_edit() {
     for by_edit in [false, true] {
         let mut w = world(json!({"failurePolicy": "Pause", "parallelism": 1}), &["a", "b"]);
@@ -299,6 +310,23 @@ fn always_gives_nodes_that_join_later_their_job_and_never_ends() {
     assert_eq!((w.state(), w.status().progress.as_str()), (Succeed, "2/2"));
     w.leave("a").settle();
     assert_eq!((w.state(), w.status().progress.as_str()), (Succeed, "1/1"));
+}
+
+#[test]
+fn nodes_that_left_long_ago_are_forgotten_by_an_object_that_never_ends() {
+    let names: Vec<String> = (0..1_100).map(|n| format!("n{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut w = world(json!({"completionPolicy": "Always"}), &names);
+    w.settle();
+    names.iter().for_each(|name| {
+        w.succeed(name);
+    });
+    w.settle().pass(LATER).settle().expire();
+    w.nodes.truncate(1);
+    w.settle();
+    assert_eq!((w.status().record.succeeded.len(), w.status().progress.as_str()), (8, "1/1"));
+    w.settle();
+    assert_eq!(w.made.len(), 1_100);
 }
 
 #[test]

@@ -38,23 +38,23 @@ fn steps(late: bool) -> impl Strategy<Value = Vec<Step>> {
     let other = if late { any::<u8>().prop_map(Step::Late).boxed() } else { Just(Step::Look).boxed() };
     let step = prop_oneof![
         4 => other,
-        any::<u8>().prop_map(Step::Join),
-        any::<u8>().prop_map(Step::Leave),
-        any::<u8>().prop_map(Step::Cordon),
+        1 => any::<u8>().prop_map(Step::Join),
+        1 => any::<u8>().prop_map(Step::Leave),
+        1 => any::<u8>().prop_map(Step::Cordon),
         4 => any::<u8>().prop_map(Step::Succeed),
         2 => any::<u8>().prop_map(Step::Fail),
-        any::<u8>().prop_map(Step::DeleteJob),
+        1 => any::<u8>().prop_map(Step::DeleteJob),
         2 => Just(Step::Expire),
         3 => (0u8..60).prop_map(Step::Pass),
-        Just(Step::Broken),
-        Just(Step::OnlyWritten),
+        1 => Just(Step::Broken),
+        1 => Just(Step::OnlyWritten),
         6 => Just(Step::Look),
     ];
     prop::collection::vec(step, 0..120)
 }
 
 fn running(w: &World) -> Vec<usize> {
-    let runs = |job: &stoker_core::pool::JobView| job.finished.is_none() && job.active > 0;
+    let runs = |job: &JobView| job.finished.is_none() && job.active > 0;
     (0..w.jobs.len()).filter(|index| runs(&w.jobs[*index])).collect()
 }
 

@@ -269,7 +269,10 @@ fn name_failed(
     }
     for failure in spread.failures.iter().filter(|failure| failure.for_good) {
         let (job, task) = (&jobs[failure.task], &tasks[failure.task]);
-        let TaskState::Failed { why, .. } = &task.state else { continue };
+        let why = match &task.state {
+            TaskState::Failed { why, .. } => why.as_str(),
+            _ => "Deleted: its Job was deleted before it had ended",
+        };
         status.failed_nodes.retain(|failed| failed.node != job.node);
         status.failed_nodes.push(FailedNode {
             node: job.node.to_owned(),

@@ -38,10 +38,7 @@ impl<'a> NodeJob<'a> {
             Some(Ended::Failed(why)) => {
                 TaskState::Failed { why, at: job.finished.as_ref().and_then(|finished| finished.at) }
             }
-            Some(Ended::Deleted) => {
-                let why = "Deleted: its Job was deleted before it had ended".to_owned();
-                TaskState::Failed { why, at: job.deleted_at }
-            }
+            Some(Ended::Deleted) => TaskState::Deleted { at: job.deleted_at },
         };
         Task {
             node: self.node,

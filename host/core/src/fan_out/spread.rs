@@ -41,6 +41,11 @@ pub enum TaskState {
         /// When.
         at: Option<Timestamp>,
     },
+    /// It was deleted before it had ended: a failure, unless the whole was to end.
+    Deleted {
+        /// When.
+        at: Option<Timestamp>,
+    },
 }
 
 /// How often a node is tried again.
@@ -158,7 +163,7 @@ pub fn spread(
 ) -> Spread {
     let mut by_name: Vec<(&NodeView, NodeKey)> =
         nodes.iter().map(|node| (node, NodeKey::of(&node.uid))).collect();
-    by_name.sort_by_key(|(node, _)| &node.name);
+    by_name.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
     let keys = tasks.iter().map(|task| NodeKey::of(task.uid)).collect();
     let there = by_name.iter().map(|(_, key)| *key).collect();
     let out = Spread { record: before.clone(), ..Spread::default() };
@@ -217,12 +222,33 @@ impl<'a> Look<'a> {
                 }
                 continue;
             }
-            let known = self.out.record.settles(key, task.attempt);
-            if let (false, TaskState::Failed { .. }) = (known, &task.state) {
-                let for_good = self.out.record.fail(key, task.attempt, self.limits.retry.limit);
-                self.out.failures.push(Failure { task: index, for_good });
+            if matches!(task.state, TaskState::Failed { .. }) {
+                self.fail(index);
             }
         }
+        // What was deleted because the whole is to end has not failed.
+        if !self.ends() {
+            for (index, task) in tasks.iter().enumerate() {
+                let counts = !task.stale && self.there.contains(&self.keys[index]);
+                if counts && matches!(task.state, TaskState::Deleted { .. }) {
+                    self.fail(index);
+                }
+            }
+        }
+    }
+
+    /// An attempt has failed, which is counted once.
+    fn fail(&mut self, index: usize) {
+        let (key, attempt) = (self.keys[index], self.tasks[index].attempt);
+        if !self.out.record.settles(key, attempt) {
+            let for_good = self.out.record.fail(key, attempt, self.limits.retry.limit);
+            self.out.failures.push(Failure { task: index, for_good });
+        }
+    }
+
+    /// What runs is to end.
+    fn ends(&self) -> bool {
+        self.limits.end || self.limits.after_failure == AfterFailure::End && self.failed()
     }
 
     fn final_fate(&self, key: NodeKey) -> bool {
@@ -231,17 +257,15 @@ impl<'a> Look<'a> {
 
     /// Cancels what runs where the whole is to end, and where an attempt is settled in another way.
     fn stop(&mut self) {
-        let fails = self.limits.after_failure == AfterFailure::End && self.failed();
-        let end = self.limits.end || fails;
+        let end = self.ends();
         for (index, task) in self.tasks.iter().enumerate() {
-            let key = self.keys[index];
-            if task.state != TaskState::Running {
-                continue;
+            let (key, attempt) = (self.keys[index], task.attempt);
+            let stops = matches!(task.state, TaskState::Running | TaskState::Deleted { .. });
+            if end && stops && !task.stale && !self.out.record.settles(key, attempt) {
+                self.out.record.cancel(key, attempt);
             }
-            if !task.stale && end && !self.out.record.settles(key, task.attempt) {
-                self.out.record.cancel(key, task.attempt);
-            }
-            if task.stale || self.out.record.settles(key, task.attempt) {
+            let settled = task.stale || self.out.record.settles(key, attempt);
+            if settled && task.state == TaskState::Running {
                 self.out.cancels.push(index);
             }
         }
@@ -308,7 +332,8 @@ impl<'a> Look<'a> {
         let busy: HashSet<&str> = self.runs().flat_map(|(task, _)| [task.node, task.uid]).collect();
         let mut last_end: HashMap<NodeKey, Timestamp> = HashMap::new();
         for (task, key) in tasks.iter().zip(&self.keys) {
-            if let (false, TaskState::Failed { at: Some(at), .. }) = (task.stale, &task.state) {
+            let (TaskState::Failed { at, .. } | TaskState::Deleted { at }) = &task.state else { continue };
+            if let (false, Some(at)) = (task.stale, at) {
                 let latest = last_end.entry(*key).or_insert(*at);
                 *latest = (*latest).max(*at);
             }
