@@ -21,10 +21,12 @@ pub(crate) fn bundles(gap: &[Piece]) -> Vec<Bundle> {
     let by_target = shared(gap.iter().map(|piece| (piece.to, piece.from, &piece.label)));
     let by_source = shared(gap.iter().map(|piece| (piece.from, piece.to, &piece.label)));
     if by_source.len() < by_target.len() {
-        let bundle = |((label, targets), sources): (Key<'_>, _)| Bundle { sources, targets, label: label.clone() };
+        let bundle =
+            |((label, targets), sources): (Key<'_>, _)| Bundle { sources, targets, label: label.clone() };
         by_source.into_iter().map(bundle).collect()
     } else {
-        let bundle = |((label, sources), targets): (Key<'_>, _)| Bundle { sources, targets, label: label.clone() };
+        let bundle =
+            |((label, sources), targets): (Key<'_>, _)| Bundle { sources, targets, label: label.clone() };
         by_target.into_iter().map(bundle).collect()
     }
 }
@@ -62,7 +64,11 @@ mod tests {
     #[test]
     fn a_lattice_is_bundled_by_its_sources() {
         let bundles = bundles(&[piece(0, 2), piece(0, 3), piece(1, 3), piece(1, 4)]);
-        let bundle = |source, targets: &[usize]| Bundle { sources: vec![source], targets: targets.to_vec(), label: None };
+        let bundle = |source, targets: &[usize]| Bundle {
+            sources: vec![source],
+            targets: targets.to_vec(),
+            label: None,
+        };
         assert_eq!(bundles, [bundle(0, &[2, 3]), bundle(1, &[3, 4])]);
     }
 

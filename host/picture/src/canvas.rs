@@ -65,7 +65,13 @@ impl Canvas {
     }
 
     /// A frame from corner to corner.
-    pub(crate) fn frame(&mut self, owner: usize, (x0, y0): (usize, usize), (x1, y1): (usize, usize), ink: Ink) {
+    pub(crate) fn frame(
+        &mut self,
+        owner: usize,
+        (x0, y0): (usize, usize),
+        (x1, y1): (usize, usize),
+        ink: Ink,
+    ) {
         for y in [y0, y1] {
             self.horizontal(owner, y, x0, x1, ink);
         }
@@ -119,7 +125,9 @@ impl Canvas {
             if width == 0 {
                 continue;
             }
-            for (offset, shown) in std::iter::once(character).chain(std::iter::repeat('\0')).take(width).enumerate() {
+            for (offset, shown) in
+                std::iter::once(character).chain(std::iter::repeat('\0')).take(width).enumerate()
+            {
                 if let Some(cell) = self.cell(at + offset, y) {
                     cell.text = Some(shown);
                     cell.ink = ink;
@@ -132,7 +140,10 @@ impl Canvas {
     /// The sheet as lines, without blanks at their ends.
     pub(crate) fn print(&self, colour: bool, out: &mut String) {
         for row in self.cells.chunks(self.width.max(1)) {
-            let end = row.iter().rposition(|cell| cell.text.is_some() || cell.lines != 0).map_or(0, |last| last + 1);
+            let end = row
+                .iter()
+                .rposition(|cell| cell.text.is_some() || cell.lines != 0)
+                .map_or(0, |last| last + 1);
             let mut written = Written::new(colour);
             for cell in row[..end].iter().filter(|cell| cell.text != Some('\0')) {
                 let shown = cell.text.unwrap_or_else(|| line(cell.lines));

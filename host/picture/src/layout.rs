@@ -52,8 +52,12 @@ impl Layout {
         let mut layout =
             Self { graph, nodes: Vec::new(), layers: Vec::new(), gaps: Vec::new(), closing, depths };
         if let Some(circle) = circle(&layout.graph, &layout.depths) {
-            let names: Vec<&str> = circle.iter().map(|&step| layout.graph.steps[step].name.as_str()).collect();
-            layout.graph.notes.push(format!("a circle, so none of it can start: {}", shortened(&names).join(" → ")));
+            let names: Vec<&str> =
+                circle.iter().map(|&step| layout.graph.steps[step].name.as_str()).collect();
+            layout
+                .graph
+                .notes
+                .push(format!("a circle, so none of it can start: {}", shortened(&names).join(" → ")));
             return layout;
         }
         let drawn = layout.drawn_edges();
@@ -184,7 +188,8 @@ fn circle(graph: &Graph, depths: &[Option<usize>]) -> Option<Vec<usize>> {
             circle.reverse();
             // It begins with the step that was written first.
             circle.pop();
-            let least = circle.iter().enumerate().min_by_key(|&(_, step)| *step).map_or(0, |(place, _)| place);
+            let least =
+                circle.iter().enumerate().min_by_key(|&(_, step)| *step).map_or(0, |(place, _)| place);
             circle.rotate_left(least);
             circle.push(circle[0]);
             return Some(circle);

@@ -22,7 +22,8 @@ pub(crate) struct Row {
 pub(crate) fn rows(layout: &Layout) -> Vec<Row> {
     let steps = &layout.graph.steps;
     let mut order: Vec<usize> = (0..steps.len()).collect();
-    order.sort_by_key(|&step| (steps[step].closing, layout.depths[step].is_none(), layout.depths[step], step));
+    order
+        .sort_by_key(|&step| (steps[step].closing, layout.depths[step].is_none(), layout.depths[step], step));
     let mut targets: Vec<Vec<String>> = vec![Vec::new(); steps.len()];
     for edge in &layout.graph.edges {
         let label = edge.label.as_ref().map(|label| format!(" ({label})")).unwrap_or_default();
@@ -59,8 +60,7 @@ pub(crate) fn print(layout: &Layout, width: usize, colour: bool, out: &mut Strin
         let mut room = width.saturating_sub(text::width(&layer) + 2);
         let name = padded(&text::middle_cut(&step.name, room), name_column);
         room = room.saturating_sub(text::width(&name));
-        let mut pieces =
-            vec![(layer, Ink::Faint), (mark, Ink::State(step.state)), (name, Ink::Plain)];
+        let mut pieces = vec![(layer, Ink::Faint), (mark, Ink::State(step.state)), (name, Ink::Plain)];
         if detail_column > 0 || !step.detail.is_empty() {
             let detail = text::end_cut(&step.detail, room.saturating_sub(2));
             let detail = padded(&format!("  {detail}"), detail_column + 2);

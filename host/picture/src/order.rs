@@ -109,7 +109,8 @@ fn crossings(gaps: &[Vec<Piece>], places: &[usize]) -> usize {
 
 /// Counts inversions with a tree of sums over the places below.
 fn crossings_in(gap: &[Piece], places: &[usize]) -> usize {
-    let mut ends: Vec<(usize, usize)> = gap.iter().map(|piece| (places[piece.from], places[piece.to])).collect();
+    let mut ends: Vec<(usize, usize)> =
+        gap.iter().map(|piece| (places[piece.from], places[piece.to])).collect();
     ends.sort_unstable();
     let width = ends.iter().map(|&(_, below)| below + 1).max().unwrap_or(0);
     let mut sums = vec![0_usize; width + 1];

@@ -58,6 +58,7 @@ pub(crate) fn centres(layout: &Layout, half: &[i64], middle: i64, gap: i64) -> V
     // Whole distances are kept by rounding.
     let mut at: Vec<i64> = at.into_iter().map(|x| (x + 0.5).floor() as i64).collect();
     straighten(layout, &mut at, &apart);
+    straighten_bends(layout, &mut at, &apart);
     let left = layout.layers.iter().flatten().map(|&node| at[node] - half[node]).min().unwrap_or(0);
     at.iter_mut().for_each(|x| *x -= left);
     at
@@ -141,5 +142,43 @@ fn straighten(layout: &Layout, at: &mut [i64], apart: &impl Fn(usize, usize) -> 
     }
     for layer in layout.layers.iter().rev() {
         fit(layer, &below, &above);
+    }
+}
+
+/// Puts the bends of a long edge into one line, where all their layers have room for it.
+fn straighten_bends(layout: &Layout, at: &mut [i64], apart: &impl Fn(usize, usize) -> i64) {
+    let mut below = vec![Vec::new(); at.len()];
+    let mut first = vec![true; at.len()];
+    let bend = |node: usize| layout.nodes[node] == Node::Bend;
+    for piece in layout.gaps.iter().flatten().filter(|piece| bend(piece.from) && bend(piece.to)) {
+        below[piece.from].push(piece.to);
+        first[piece.to] = false;
+    }
+    let mut place = vec![(0, 0); at.len()];
+    for (depth, layer) in layout.layers.iter().enumerate() {
+        layer.iter().enumerate().for_each(|(index, &node)| place[node] = (depth, index));
+    }
+    for start in (0..at.len()).filter(|&node| bend(node) && first[node]) {
+        let mut chain = vec![start];
+        while let Some(&[next]) = chain.last().map(|&node| below[node].as_slice()) {
+            chain.push(next);
+        }
+        let (mut least, mut most) = (i64::MIN, i64::MAX);
+        for &node in &chain {
+            let (depth, index) = place[node];
+            let layer = &layout.layers[depth];
+            if let Some(&left) = index.checked_sub(1).and_then(|left| layer.get(left)) {
+                least = least.max(at[left] + apart(left, node));
+            }
+            if let Some(&right) = layer.get(index + 1) {
+                most = most.min(at[right] - apart(node, right));
+            }
+        }
+        if least <= most {
+            let mut columns: Vec<i64> = chain.iter().map(|&node| at[node]).collect();
+            columns.sort_unstable();
+            let column = columns[columns.len() / 2].clamp(least, most);
+            chain.iter().for_each(|&node| at[node] = column);
+        }
     }
 }

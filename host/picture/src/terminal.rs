@@ -9,10 +9,17 @@ use crate::{list, place, text};
 
 /// More steps than this are a list: a picture of them would not fit a screen.
 const MOST_STEPS: usize = 60;
-/// The columns that a name may take. What is too broad for the terminal is tried again with shorter names.
-const NAME_COLUMNS: [usize; 3] = [40, 24, 16];
-/// Between boxes side by side.
-const GAP: i64 = 3;
+/// The columns that a name may take, and those between boxes side by side. What is too broad for the terminal is tried
+/// again, closer, then with shorter names.
+const TRIES: [Try; 4] =
+    [Try { name: 40, gap: 3 }, Try { name: 40, gap: 1 }, Try { name: 24, gap: 1 }, Try { name: 16, gap: 1 }];
+
+#[derive(Clone, Copy)]
+struct Try {
+    name: usize,
+    gap: i64,
+}
+
 /// What stands between the steps and those that run at the end.
 const CLOSING: &str = " once all else has ended ";
 
@@ -22,10 +29,13 @@ pub fn terminal(layout: &Layout, width: usize, colour: bool) -> String {
     let mut out = String::new();
     heading(&layout.graph, width, colour, &mut out);
     let fits = layout.graph.steps.len() <= MOST_STEPS && !layout.circled();
-    let drawing = fits.then(|| NAME_COLUMNS.iter().find_map(|&most| draw(layout, most, width))).flatten();
+    let drawing = fits.then(|| TRIES.iter().find_map(|&with| draw(layout, with, width))).flatten();
     match drawing {
         Some(canvas) => canvas.print(colour, &mut out),
         None => list::print(layout, width, colour, &mut out),
+    }
+    if !layout.graph.notes.is_empty() {
+        out.push('\n');
     }
     for note in &layout.graph.notes {
         print_line(&[("! ", Ink::Strong), (note, Ink::Plain)], colour, &mut out);
@@ -43,8 +53,10 @@ fn heading(graph: &Graph, width: usize, colour: bool, out: &mut String) {
         .into_iter()
         .map(|(state, count)| (format!("{} {count} {}", state.mark(), state.word()), state))
         .collect();
-    let pieces: Vec<(&str, Ink)> =
-        counts.iter().flat_map(|(words, state)| [(words.as_str(), Ink::State(*state)), ("   ", Ink::Plain)]).collect();
+    let pieces: Vec<(&str, Ink)> = counts
+        .iter()
+        .flat_map(|(words, state)| [(words.as_str(), Ink::State(*state)), ("   ", Ink::Plain)])
+        .collect();
     print_line(&pieces[..pieces.len().saturating_sub(1)], colour, out);
     out.push('\n');
 }
@@ -83,20 +95,23 @@ fn at(column: i64) -> usize {
     usize::try_from(column).unwrap_or(0)
 }
 
-fn draw(layout: &Layout, most: usize, width: usize) -> Option<Canvas> {
-    let contents: Vec<Option<Content>> =
-        (0..layout.nodes.len()).map(|node| layout.step(node).map(|step| Content::of(layout, step, most))).collect();
+fn draw(layout: &Layout, with: Try, width: usize) -> Option<Canvas> {
+    let Try { name: most, gap } = with;
+    let contents: Vec<Option<Content>> = (0..layout.nodes.len())
+        .map(|node| layout.step(node).map(|step| Content::of(layout, step, most)))
+        .collect();
     let gaps: Vec<Vec<Bundle>> = layout.gaps.iter().map(|gap| bundles(gap)).collect();
     let half: Vec<i64> = halves(&contents, &gaps);
-    let centres = place::centres(layout, &half, 1, GAP);
+    let centres = place::centres(layout, &half, 1, gap);
     let mut spots: Vec<Spot> = (0..layout.nodes.len())
         .map(|node| Spot { centre: centres[node], half: half[node], bend: contents[node].is_none() })
         .collect();
     let routed: Vec<Vec<Wire>> = gaps.iter().map(|gap| wires::route(gap, &mut spots)).collect();
 
     let closing: Vec<Content> = layout.closing.iter().map(|&step| Content::of(layout, step, most)).collect();
-    let closing_breadth = closing.iter().map(|content| 2 * content.half() + 1 + GAP).sum::<i64>() - GAP;
-    let layers_breadth = layout.layers.iter().flatten().map(|&node| spots[node].centre + half[node] + 1).max().unwrap_or(0);
+    let closing_breadth = closing.iter().map(|content| 2 * content.half() + 1 + gap).sum::<i64>() - gap;
+    let layers_breadth =
+        layout.layers.iter().flatten().map(|&node| spots[node].centre + half[node] + 1).max().unwrap_or(0);
     let caption = if closing.is_empty() { 0 } else { columns(text::width(CLOSING)) + 6 };
     let breadth = layers_breadth.max(closing_breadth).max(caption);
     if breadth > columns(width) {
@@ -105,7 +120,11 @@ fn draw(layout: &Layout, most: usize, width: usize) -> Option<Canvas> {
     let shift = (breadth - layers_breadth) / 2;
     spots.iter_mut().for_each(|spot| spot.centre += shift);
 
-    let heights: Vec<usize> = layout.layers.iter().map(|layer| box_height(layer.iter().filter_map(|&n| contents[n].as_ref()))).collect();
+    let heights: Vec<usize> = layout
+        .layers
+        .iter()
+        .map(|layer| box_height(layer.iter().filter_map(|&n| contents[n].as_ref())))
+        .collect();
     let gap_heights: Vec<usize> = routed.iter().map(|wires| gap_height(wires)).collect();
     let closing_height = if closing.is_empty() { 0 } else { 2 + box_height(closing.iter()) };
     let height = heights.iter().chain(&gap_heights).sum::<usize>() + closing_height;
@@ -115,7 +134,9 @@ fn draw(layout: &Layout, most: usize, width: usize) -> Option<Canvas> {
         let bottom = top + heights[depth] - 1;
         for &node in layer {
             match &contents[node] {
-                Some(content) => content.draw(&mut canvas, node, spots[node].centre, half[node], top, heights[depth]),
+                Some(content) => {
+                    content.draw(&mut canvas, node, spots[node].centre, half[node], top, heights[depth])
+                }
                 None => canvas.vertical(node, at(spots[node].centre), top, bottom, Ink::Faint),
             }
         }
@@ -129,7 +150,8 @@ fn draw(layout: &Layout, most: usize, width: usize) -> Option<Canvas> {
             top = bottom + 1;
         }
     }
-    draw_closing(&mut canvas, &closing, closing_breadth, breadth, top);
+    let first = (breadth - closing_breadth) / 2;
+    draw_closing(&mut canvas, &closing, first, gap, breadth, top);
     Some(canvas)
 }
 
@@ -175,7 +197,13 @@ fn draw_wires(canvas: &mut Canvas, lane: &Lane<'_>, spots: &[Spot], first_owner:
     for (index, wire) in lane.wires.iter().enumerate() {
         if let Some(row) = wire.row {
             let (left, right) = wire.span();
-            canvas.horizontal(owner(index), lane.bottom + 1 + row, at(left + lane.shift), at(right + lane.shift), Ink::Faint);
+            canvas.horizontal(
+                owner(index),
+                lane.bottom + 1 + row,
+                at(left + lane.shift),
+                at(right + lane.shift),
+                Ink::Faint,
+            );
         }
     }
     for (index, wire) in lane.wires.iter().enumerate() {
@@ -216,7 +244,7 @@ fn join_bends(canvas: &mut Canvas, bends: &[usize], lane: &Lane<'_>, spots: &[Sp
     }
 }
 
-fn draw_closing(canvas: &mut Canvas, closing: &[Content], closing_breadth: i64, breadth: i64, top: usize) {
+fn draw_closing(canvas: &mut Canvas, closing: &[Content], first: i64, gap: i64, breadth: i64, top: usize) {
     if closing.is_empty() {
         return;
     }
@@ -224,10 +252,10 @@ fn draw_closing(canvas: &mut Canvas, closing: &[Content], closing_breadth: i64, 
     let rule = format!("{}{CLOSING}{}", "╌".repeat(dashes / 2), "╌".repeat(dashes - dashes / 2));
     canvas.text(0, top + 1, &rule, Ink::Faint);
     let height = box_height(closing.iter());
-    let mut left = (breadth - closing_breadth) / 2;
+    let mut left = first;
     for (place, content) in closing.iter().enumerate() {
         let half = content.half();
         content.draw(canvas, usize::MAX - 1 - place, left + half, half, top + 2, height);
-        left += 2 * half + 1 + GAP;
+        left += 2 * half + 1 + gap;
     }
 }

@@ -104,9 +104,8 @@ fn leave(bundles: &[Bundle], spots: &[Spot], wires: &mut [Wire]) {
     for (node, here) in at_nodes(bundles, spots, |bundle| (&bundle.sources, &bundle.targets)) {
         let spot = spots[node];
         let wanted = here.iter().map(|&index| {
-            // A line that joins two nodes only had best go straight down.
             match (bundles[index].sources.as_slice(), bundles[index].targets.as_slice()) {
-                ([_], [target]) => spots[*target].centre,
+                ([_], [target]) => straight_down(spot, spots[*target]),
                 _ => spot.centre,
             }
         });
@@ -118,6 +117,14 @@ fn leave(bundles: &[Bundle], spots: &[Spot], wires: &mut [Wire]) {
     }
 }
 
+/// Where a line that joins two nodes only leaves: so that it can go straight down, if that is possible at all.
+fn straight_down(from: Spot, to: Spot) -> i64 {
+    let inside = |spot: Spot| if spot.bend { 0 } else { 1 };
+    let left = (from.centre - from.half + inside(from)).max(to.centre - to.half + inside(to));
+    let right = (from.centre + from.half - inside(from)).min(to.centre + to.half - inside(to));
+    if left <= right { from.centre.clamp(left, right) } else { from.centre }
+}
+
 /// Spreads the lines that arrive at each node, with room for their labels.
 fn arrive(bundles: &[Bundle], spots: &[Spot], wires: &mut [Wire]) {
     for (node, here) in at_nodes(bundles, spots, |bundle| (&bundle.targets, &bundle.sources)) {
@@ -126,12 +133,17 @@ fn arrive(bundles: &[Bundle], spots: &[Spot], wires: &mut [Wire]) {
             here.iter().for_each(|&index| wires[index].bottoms.push((spot.centre, node)));
             continue;
         }
-        let wanted = here.iter().map(|&index| match (wires[index].tops.as_slice(), bundles[index].targets.as_slice()) {
-            ([(top, _)], [_]) => *top,
-            _ => spot.centre,
+        let wanted = here.iter().map(|&index| {
+            match (wires[index].tops.as_slice(), bundles[index].targets.as_slice()) {
+                ([(top, _)], [_]) if (*top - spot.centre).abs() < spot.half => *top,
+                _ => spot.centre,
+            }
         });
-        let rooms: Vec<i64> = here.iter().map(|&index| Wire::label_room(wires[index].label.as_ref())).collect();
-        for (&index, column) in here.iter().zip(spread(wanted.collect::<Vec<_>>().into_iter(), &rooms, spot, 1)) {
+        let rooms: Vec<i64> =
+            here.iter().map(|&index| Wire::label_room(wires[index].label.as_ref())).collect();
+        for (&index, column) in
+            here.iter().zip(spread(wanted.collect::<Vec<_>>().into_iter(), &rooms, spot, 1))
+        {
             wires[index].bottoms.push((column, node));
         }
     }
@@ -143,7 +155,8 @@ fn spread(wanted: impl Iterator<Item = i64>, rooms: &[i64], spot: Spot, inside: 
     let steps: Vec<i64> = rooms.iter().map(|room| room + APART).collect();
     let wanted: Vec<(f64, f64)> = wanted.map(|x| (x.clamp(least, most.max(least)) as f64, 1.0)).collect();
     let apart: Vec<f64> = steps.iter().take(steps.len().saturating_sub(1)).map(|&step| step as f64).collect();
-    let mut columns: Vec<i64> = packed(&wanted, &apart).into_iter().map(|x| (x + 0.5).floor() as i64).collect();
+    let mut columns: Vec<i64> =
+        packed(&wanted, &apart).into_iter().map(|x| (x + 0.5).floor() as i64).collect();
     let mut limit = most;
     for (place, column) in columns.iter_mut().enumerate().rev() {
         let room = if place + 1 == rooms.len() { rooms[place] } else { 0 };
@@ -167,13 +180,16 @@ fn above(upper: &Wire, lower: &Wire) -> bool {
 fn move_aside(wires: &mut [Wire], spots: &mut [Spot]) {
     loop {
         let mut left: Vec<usize> = (0..wires.len()).collect();
-        let free = |left: &[usize], index: usize| !left.iter().any(|&o| o != index && above(&wires[o], &wires[index]));
+        let free = |left: &[usize], index: usize| {
+            !left.iter().any(|&o| o != index && above(&wires[o], &wires[index]))
+        };
         while let Some(place) = left.iter().position(|&index| free(&left, index)) {
             left.remove(place);
         }
         let Some(&index) = left.first() else { return };
         let others = left.iter().filter(|&&other| other != index);
-        let tops: Vec<i64> = others.flat_map(|&other| wires[other].tops.iter().map(|&(top, _)| top)).collect();
+        let tops: Vec<i64> =
+            others.flat_map(|&other| wires[other].tops.iter().map(|&(top, _)| top)).collect();
         for (column, node) in wires[index].bottoms.iter_mut().filter(|(column, _)| tops.contains(column)) {
             // Lines that leave are two columns apart at least, so the next column has none.
             *column += 1;
