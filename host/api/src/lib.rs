@@ -6,6 +6,7 @@
 
 pub mod busy_probe;
 pub mod claim_request;
+pub mod global_params;
 pub mod hot_standby_deployment;
 pub mod hot_standby_job;
 pub mod keys;
@@ -22,6 +23,7 @@ pub use busy_probe::{
     HttpHeader, HttpPort, HttpProbe, HttpScheme, ProbeFailure, RedisProbe, RedisWords, SecretKey, TreatAs,
 };
 pub use claim_request::{ClaimList, ClaimRequest, ClaimedPod, GrantedClaim, Problem, RenewRequest};
+pub use global_params::GlobalParams;
 pub use hot_standby_deployment::{
     HotStandbyDeployment, HotStandbyDeploymentSpec, HotStandbyDeploymentStatus,
 };
