@@ -138,7 +138,7 @@ impl Paper {
     /// The document, of this size, named for those who cannot see it.
     pub(crate) fn finish(self, (width, height): Point, title: &str, told: &str) -> String {
         let (title, told) = (escaped(title), escaped(told));
-        let marks: String = State::ALL.into_iter().map(symbol).collect();
+        let marks: String = State::ALL.into_iter().map(shape_of).collect();
         format!(
             r##"<?xml version="1.0" encoding="UTF-8"?>
 <svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" font-family="{FONT}">
@@ -156,7 +156,7 @@ impl Paper {
 }
 
 /// The mark of a state as a shape: fonts differ in whether they have the character, and in how it looks.
-fn symbol(state: State) -> String {
+fn shape_of(state: State) -> String {
     let full = r#"<circle cx="8" cy="8" r="7.5" fill="currentColor"/>"#;
     let ring = r#"<circle cx="8" cy="8" r="6.75" fill="none" stroke="currentColor" stroke-width="1.5"/>"#;
     let white =
@@ -170,10 +170,7 @@ fn symbol(state: State) -> String {
             format!(r#"{ring}<path d="M3.4 12.6L12.6 3.4" stroke="currentColor" stroke-width="1.5"/>"#)
         }
     };
-    format!(
-        "<symbol id=\"stoker-{}\" viewBox=\"0 0 16 16\" width=\"16\" height=\"16\" overflow=\"visible\">{shape}</symbol>\n",
-        state.word()
-    )
+    format!("<g id=\"stoker-{}\">{shape}</g>\n", state.word())
 }
 
 fn escaped(text: &str) -> String {
