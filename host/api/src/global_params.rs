@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// What is added to all Jobs of an object and to their pods. What a template itself says wins.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GlobalParams {
     /// The node on which all pods run, pinned by node affinity: one that is full makes them wait.

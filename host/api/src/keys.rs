@@ -57,6 +57,16 @@ pub const RUN: &str = "stoker.dev/run";
 /// Annotation on a Job of a step or a node: which attempt of the run it is, a number from 1.
 pub const ATTEMPT: &str = "stoker.dev/attempt";
 
+/// Annotation on a JobFlow: any text. When it changes, steps that failed or were left out are started again.
+pub const RERUN_FAILED: &str = "stoker.dev/rerun-failed";
+
+/// Annotation on a JobFlow: any text. When it changes, everything is run anew, once the current run has ended.
+pub const RERUN: &str = "stoker.dev/rerun";
+
+/// Annotation on a Job that was made from a JobTemplate: `<namespace>.<name>` of it. The system that Stoker replaces
+/// used this key.
+pub const BY_TEMPLATE: &str = "createByJobTemplate";
+
 /// Finalizer of an object that has runs, until those that are held are cancelled and the others let go.
 pub const RUNS: &str = "stoker.dev/runs";
 

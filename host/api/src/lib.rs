@@ -9,6 +9,8 @@ pub mod claim_request;
 pub mod global_params;
 pub mod hot_standby_deployment;
 pub mod hot_standby_job;
+pub mod job_flow;
+pub mod job_template;
 pub mod keys;
 pub mod policy_ref;
 pub mod pool;
@@ -28,6 +30,11 @@ pub use hot_standby_deployment::{
     HotStandbyDeployment, HotStandbyDeploymentSpec, HotStandbyDeploymentStatus,
 };
 pub use hot_standby_job::{HotStandbyJob, HotStandbyJobSpec, HotStandbyJobStatus};
+pub use job_flow::{
+    FlowState, Handler, HttpCheck, JobFlow, JobFlowSpec, JobFlowStatus, Retry, Script, Step, StepCondition,
+    StepState, StepStatus, TcpCheck, WaitFor,
+};
+pub use job_template::{JobTemplate, JobTemplateJob, JobTemplateStatus};
 pub use policy_ref::{ConfigMapKey, PolicyLimits, PolicyRef};
 pub use pool::{
     AfterClaimTimeout, AfterUse, ClaimEnds, DeletionPolicy, Disruption, Placement, PoolSpec, Replenish,
@@ -56,8 +63,14 @@ pub const CRD_REVISION: u32 = 5;
 
 /// Every custom resource definition of this version, ready to be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut all =
-        vec![HotStandbyDeployment::crd(), HotStandbyJob::crd(), StandbyClaim::crd(), PreScaledCronJob::crd()];
+    let mut all = vec![
+        HotStandbyDeployment::crd(),
+        HotStandbyJob::crd(),
+        StandbyClaim::crd(),
+        PreScaledCronJob::crd(),
+        JobFlow::crd(),
+        JobTemplate::crd(),
+    ];
     for crd in &mut all {
         crd.metadata
             .annotations

@@ -143,3 +143,86 @@ pub fn annotations(_: &mut SchemaGenerator) -> Schema {
         "additionalProperties": {"type": "string", "maxLength": 16_384},
     })
 }
+
+/// An optional number of things at a time.
+pub fn optional_maximum(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "nullable": true, "minimum": 1, "maximum": 100_000})
+}
+
+/// An optional span in seconds that may be none: up to a year.
+pub fn optional_delay(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "nullable": true, "minimum": 0, "maximum": 31_536_000})
+}
+
+/// A span in seconds that may be none: up to a day.
+pub fn delay(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "minimum": 0, "maximum": 86_400})
+}
+
+/// How often something is tried again.
+pub fn retries(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "minimum": 0, "maximum": 100})
+}
+
+/// A port's number.
+pub fn port(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 65_535})
+}
+
+/// A DNS label (RFC 1123).
+pub fn label_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"})
+}
+
+/// Names of steps, each once.
+pub fn step_names(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 1000,
+        "x-kubernetes-list-type": "set",
+        "items": {"type": "string", "minLength": 1, "maxLength": 63},
+    })
+}
+
+/// Raw objects with a name, each name once.
+pub fn named_list(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 100,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+        "items": {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": true,
+            "required": ["name"],
+            "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 63}},
+        },
+    })
+}
+
+/// Where volumes are mounted (core/v1 VolumeMount).
+pub fn mount_list(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 100,
+        "items": {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": true,
+            "required": ["name", "mountPath"],
+            "properties": {
+                "name": {"type": "string", "minLength": 1, "maxLength": 63},
+                "mountPath": {"type": "string", "minLength": 1, "maxLength": 4096},
+            },
+        },
+    })
+}
+
+/// Lines for a shell.
+pub fn script_lines(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 1000,
+        "items": {"type": "string", "maxLength": 16_384},
+    })
+}

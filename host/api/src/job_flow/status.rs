@@ -1,0 +1,147 @@
+//! What Stoker has seen of a JobFlow, and done. A flow has up to 1,000 steps: what is as usual is left out.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What Stoker has seen and done. It is the truth of what has run: Jobs may go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JobFlowStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What the flow does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<FlowState>,
+    /// Steps that succeeded, of all: `3/5`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+    /// Counts up with each whole new run, from 1.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(schema_with = "crate::schema::count")]
+    pub run: u32,
+    /// When the run began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::status::time_schema")]
+    pub start_time: Option<Timestamp>,
+    /// When its failed steps were last started again: timeoutSeconds counts from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::status::time_schema")]
+    pub resume_time: Option<Timestamp>,
+    /// When it had ended, onFailure and onExit too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::status::time_schema")]
+    pub completion_time: Option<Timestamp>,
+    /// Its timeoutSeconds have passed before it ended.
+    #[serde(skip_serializing_if = "is_false")]
+    pub timed_out: bool,
+    /// The last `stoker.dev/rerun` that was followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<String>,
+    /// The last `stoker.dev/rerun-failed` that was followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerun_failed: Option<String>,
+    /// What became of the steps that were started or left out, by `<job>/<namespace>` of each one's last Job.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub job_status_list: BTreeMap<String, StepStatus>,
+    /// Ready, Reconciling, Stalled, GraphValid, TemplateValid, Conflict, Outdated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What a flow does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FlowState {
+    /// Nothing has started.
+    #[default]
+    Pending,
+    /// It has begun, and no step has failed.
+    Running,
+    /// It has ended, and nothing of it failed.
+    Succeed,
+    /// Something of it has failed. Other steps may still run: completionTime tells when it has ended.
+    Failed,
+    /// The object is being deleted.
+    Terminating,
+}
+
+/// What became of a step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StepStatus {
+    /// The step: its name, or `onFailure` or `onExit`.
+    pub step: String,
+    /// What it does.
+    pub state: StepState,
+    /// The attempt of the run that this is about, if it is not the first. 0 = it was never started.
+    #[serde(skip_serializing_if = "is_one")]
+    #[schemars(schema_with = "crate::schema::count")]
+    pub attempt: u32,
+    /// Attempts that were made before it was last started again by hand, which its retries do not count.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(schema_with = "crate::schema::count")]
+    pub earlier: u32,
+    /// Its Job's pods that run or are to.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(schema_with = "crate::schema::count")]
+    pub active: u32,
+    /// Those that succeeded, where that tells more than its state.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(schema_with = "crate::schema::count")]
+    pub succeeded: u32,
+    /// Those that failed.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(schema_with = "crate::schema::count")]
+    pub failed: u32,
+    /// When its Job was created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::status::time_schema")]
+    pub start_time: Option<Timestamp>,
+    /// When that ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::status::time_schema")]
+    pub completion_time: Option<Timestamp>,
+    /// Why it failed or was left out, in at most 256 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Hash of what its Job was made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+    /// Its termination message, for as long as a step that waits for it may need it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+}
+
+/// What a step does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StepState {
+    /// Its Job is there, and has not ended.
+    #[default]
+    Running,
+    /// Its Job completed.
+    Succeeded,
+    /// Its Job failed, and no retry is left.
+    Failed,
+    /// It is to start again: its last Job failed and a retry is left, or it is run again by hand.
+    Retrying,
+    /// What it waits for can no longer come.
+    Skipped,
+    /// Somebody deleted its Job before it ended, and no retry is left.
+    Deleted,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
