@@ -23,7 +23,9 @@ fn a_flow_of_five_steps() {
         ],
         &[edge(0, 2), edge(0, 3), edge(1, 2), edge(2, 4), edge(3, 4)],
     );
-    assert_eq!(drawn(five), "
+    assert_eq!(
+        drawn(five),
+        "
          ┌─────────┐   ┌───────────────┐
          │ ✓ build │   │ ✓ fetch-data  │
          │   12s   │   │   3s          │
@@ -39,7 +41,8 @@ fn a_flow_of_five_steps() {
            ┌───────────┐
            │ · release │
            └───────────┘
-");
+"
+    );
 }
 
 #[test]
@@ -53,7 +56,9 @@ fn a_diamond_with_a_condition() {
         ],
         &[edge(0, 1), edge(0, 2), edge(1, 3), labelled(2, 3, "Finished")],
     );
-    assert_eq!(drawn(diamond), "
+    assert_eq!(
+        drawn(diamond),
+        "
      ┌─────┐
      │ ✓ a │
      └──┬──┘
@@ -68,7 +73,8 @@ fn a_diamond_with_a_condition() {
  ┌─────────────┐
  │ · d         │
  └─────────────┘
-");
+"
+    );
 }
 
 #[test]
@@ -82,7 +88,9 @@ fn an_edge_that_passes_layers_goes_straight_down_beside_them() {
         ],
         &[edge(0, 1), edge(1, 2), edge(2, 3), edge(0, 3)],
     );
-    assert_eq!(drawn(long), "
+    assert_eq!(
+        drawn(long),
+        "
      ┌───────────┐
      │ ✓ extract │
      └─────┬─────┘
@@ -101,12 +109,15 @@ fn an_edge_that_passes_layers_goes_straight_down_beside_them() {
      ┌───────────┐
      │ · publish │
      └───────────┘
-");
+"
+    );
 }
 
 #[test]
 fn a_fan_out_and_in_is_one_line_each() {
-    assert_eq!(drawn(fixtures::fan(6)), "
+    assert_eq!(
+        drawn(fixtures::fan(6)),
+        "
                                          ┌─────────┐
                                          │ ✓ start │
                                          │   1s    │
@@ -121,7 +132,8 @@ fn a_fan_out_and_in_is_one_line_each() {
                                          ┌─────────┐
                                          │ · merge │
                                          └─────────┘
-");
+"
+    );
 }
 
 #[test]
@@ -130,7 +142,9 @@ fn lines_that_cross_do_not_look_joined() {
     let steps: Vec<_> = names.iter().map(|&name| (name, State::Waiting, "")).collect();
     let crossed =
         graph(&steps, &[edge(0, 3), edge(0, 4), edge(0, 5), edge(1, 4), edge(1, 5), edge(2, 3), edge(2, 5)]);
-    assert_eq!(drawn(crossed), "
+    assert_eq!(
+        drawn(crossed),
+        "
    ┌─────┐   ┌─────┐   ┌─────┐
    │ · a │   │ · b │   │ · c │
    └┬─┬─┬┘   └─┬─┬─┘   └─┬─┬─┘
@@ -141,14 +155,17 @@ fn lines_that_cross_do_not_look_joined() {
 ┌─────┐   ┌─────┐   ┌─────┐
 │ · e │   │ · d │   │ · f │
 └─────┘   └─────┘   └─────┘
-");
+"
+    );
 }
 
 #[test]
 fn steps_at_the_end_stand_apart() {
     let mut end = graph(&[("work", State::Failed, "out of memory")], &[]);
     end.steps.push(Step { closing: true, ..fixtures::step("onFailure", State::Running, "2s") });
-    assert_eq!(drawn(end), "
+    assert_eq!(
+        drawn(end),
+        "
       ┌─────────────────┐
       │ ✗ work          │
       │   out of memory │
@@ -159,12 +176,15 @@ fn steps_at_the_end_stand_apart() {
         │ ▶ onFailure │
         │   2s        │
         └─────────────┘
-");
+"
+    );
 }
 
 #[test]
 fn what_is_too_broad_is_a_list_by_layers() {
-    assert_eq!(drawn(fixtures::fan(12)), "
+    assert_eq!(
+        drawn(fixtures::fan(12)),
+        "
 1  ✓ start    1s  → part-1, part-2, part-3, part-4, part-5, part-6, part-7, part-8, part-9 +3
 2  ▶ part-1       → merge
    ▶ part-2       → merge
@@ -179,29 +199,36 @@ fn what_is_too_broad_is_a_list_by_layers() {
    ▶ part-11      → merge
    ▶ part-12      → merge
 3  · merge
-");
+"
+    );
 }
 
 #[test]
 fn a_circle_is_a_list_and_named() {
     let steps = ["a", "b", "c", "d"].map(|name| (name, State::Waiting, ""));
     let circle = graph(&steps, &[edge(0, 1), edge(1, 2), edge(2, 1), edge(2, 3)]);
-    assert_eq!(drawn(circle), "
+    assert_eq!(
+        drawn(circle),
+        "
 1  · a  → b
 –  · b  → c
    · c  → b, d
    · d
 
 ! a circle, so none of it can start: b → c → b
-");
+"
+    );
 }
 
 #[test]
 fn a_step_that_waits_for_itself_is_a_circle() {
     let own = graph(&[("a", State::Waiting, "")], &[edge(0, 0)]);
-    assert_eq!(drawn(own), "
+    assert_eq!(
+        drawn(own),
+        "
 –  · a  → a
 
 ! a circle, so none of it can start: a → a
-");
+"
+    );
 }
