@@ -18,8 +18,8 @@ pub struct Additions<'a> {
     pub labels: Option<&'a BTreeMap<String, String>>,
     /// Annotations of the pods that are Stoker's own.
     pub annotations: Option<&'a BTreeMap<String, String>>,
-    /// Environment variables of all containers. They come first, so that the template's may refer to them; one that the
-    /// template has itself wins.
+    /// Environment variables of all containers, taken literally. They come first, so that the template's may refer to
+    /// them; one that the template has itself wins.
     pub env: &'a [(String, String)],
     /// A limit to the Job's activeDeadlineSeconds.
     pub deadline_seconds: Option<u64>,
@@ -85,7 +85,9 @@ pub fn spec(template: &Map<String, Value>, additions: &Additions<'_>) -> Map<Str
     extend(metadata, "annotations", annotations, additions.annotations);
     let pod = object(pod.entry("spec").or_insert(Value::Null));
     pod.insert("restartPolicy".to_owned(), json!("Never"));
-    let own = additions.env.iter().map(|(name, value)| json!({"name": name, "value": value}));
+    // Kubernetes reads `$(NAME)` as a reference, and `$$` as a dollar.
+    let own =
+        additions.env.iter().map(|(name, value)| json!({"name": name, "value": value.replace('$', "$$")}));
     let global = additions.global.iter().flat_map(|g| g.env.iter().cloned().map(Value::Object));
     let env: Vec<Value> = own.chain(global).collect();
     if !env.is_empty() {

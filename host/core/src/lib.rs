@@ -11,6 +11,7 @@
 pub mod asked;
 pub mod claims;
 pub mod conditions;
+pub mod flow;
 pub mod job_body;
 pub mod kept;
 pub mod last_word;

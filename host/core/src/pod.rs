@@ -70,6 +70,8 @@ pub struct PodView {
     pub restarts: u32,
     /// Why a container of it does not start, in the kubelet's words.
     pub waiting: Option<String>,
+    /// What it left as its termination message, if it is a pod of a flow's step and has succeeded: at most 4 KiB.
+    pub message: Option<String>,
     /// When the last of its containers that run, or have ended, started.
     pub containers_started: Option<Timestamp>,
     /// When the gate began to hold it, if it has one: its images were there.

@@ -244,6 +244,7 @@ mod tests {
             displaced: false,
             restarts: 0,
             waiting: None,
+            message: None,
             containers_started: None,
             gate_started: None,
             conditions: Vec::new(),

@@ -11,6 +11,12 @@ use stoker_core::{Phase, PodView};
 
 use crate::slim_meta::slim;
 
+/// Label that Kubernetes gives the pods of a Job: the Job's name.
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+
+/// Longest termination message that is kept.
+const MESSAGE: usize = 4096;
+
 /// A pod with the fields that are read; the rest is never deserialised.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = Pod)]
@@ -76,7 +82,7 @@ struct SlimContainer {
 #[derive(Clone, Debug, Default, Deserialize)]
 struct SlimState {
     running: Option<SlimRunning>,
-    terminated: Option<SlimRunning>,
+    terminated: Option<SlimTerminated>,
     waiting: Option<SlimWaiting>,
 }
 
@@ -93,11 +99,29 @@ struct SlimRunning {
     started_at: Option<Time>,
 }
 
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SlimTerminated {
+    started_at: Option<Time>,
+    message: Option<String>,
+}
+
+impl SlimState {
+    /// When the container started, if it runs or has ended.
+    fn started(&self) -> Option<Timestamp> {
+        let running = self.running.as_ref().and_then(|running| running.started_at.as_ref());
+        running.or_else(|| self.terminated.as_ref()?.started_at.as_ref()).map(|time| time.0)
+    }
+}
+
 impl SlimPod {
     /// What core reads of it.
     pub fn into_view(self) -> PodView {
         let meta = self.metadata;
         let labels = meta.labels.unwrap_or_default();
+        let annotations = meta.annotations.unwrap_or_default();
+        let of_step = labels.contains_key(JOB_NAME) && annotations.contains_key(keys::STEP);
+        let succeeded = self.status.phase.as_deref() == Some("Succeeded");
         PodView {
             name: meta.name.unwrap_or_default(),
             uid: meta.uid.unwrap_or_default(),
@@ -122,20 +146,14 @@ impl SlimPod {
                 .filter_map(|p| Some((p.name?, p.container_port)))
                 .collect(),
             restarts: self.status.container_statuses.iter().map(|c| c.restart_count).sum(),
-            containers_started: self
-                .status
-                .container_statuses
-                .iter()
-                .filter_map(|c| c.state.running.as_ref().or(c.state.terminated.as_ref())?.started_at.as_ref())
-                .map(|t| t.0)
-                .max(),
+            message: self.status.container_statuses.iter().filter(|_| of_step && succeeded).find_map(message),
+            containers_started: self.status.container_statuses.iter().filter_map(|c| c.state.started()).max(),
             gate_started: self
                 .status
                 .init_container_statuses
                 .iter()
                 .filter(|c| c.name == keys::GATE_CONTAINER)
-                .find_map(|c| c.state.running.as_ref().or(c.state.terminated.as_ref())?.started_at.as_ref())
-                .map(|t| t.0),
+                .find_map(|c| c.state.started()),
             displaced: false,
             waiting: self
                 .status
@@ -155,9 +173,15 @@ impl SlimPod {
                 .collect(),
             template_hash: labels.get(keys::TEMPLATE_HASH).cloned(),
             labels,
-            annotations: meta.annotations.unwrap_or_default(),
+            annotations,
         }
     }
+}
+
+/// What a container that has ended left as its termination message: Kubernetes takes no more than 4 KiB of it.
+fn message(container: &SlimContainer) -> Option<String> {
+    let message = container.state.terminated.as_ref()?.message.as_deref().filter(|text| !text.is_empty())?;
+    Some(message[..message.floor_char_boundary(MESSAGE)].to_owned())
 }
 
 /// Why a container does not start, if something is wrong.

@@ -74,6 +74,7 @@ pub fn pod(slot: u32, created: Timestamp) -> PodView {
         displaced: false,
         waiting: None,
         restarts: 0,
+        message: None,
         containers_started: None,
         gate_started: None,
         conditions: Vec::new(),

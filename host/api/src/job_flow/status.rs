@@ -77,10 +77,10 @@ pub struct StepStatus {
     pub step: String,
     /// What it does.
     pub state: StepState,
-    /// The attempt of the run that this is about, if it is not the first. 0 = it was never started.
-    #[serde(skip_serializing_if = "is_one")]
-    #[schemars(schema_with = "crate::schema::count")]
-    pub attempt: u32,
+    /// The attempt of the run that this is about, if it is not the first: see [`StepStatus::attempts`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::optional_count")]
+    pub attempt: Option<u32>,
     /// Attempts that were made before it was last started again by hand, which its retries do not count.
     #[serde(skip_serializing_if = "is_zero")]
     #[schemars(schema_with = "crate::schema::count")]
@@ -116,6 +116,23 @@ pub struct StepStatus {
     pub output: Option<String>,
 }
 
+impl StepStatus {
+    /// Attempts that were made in this run.
+    pub fn attempts(&self) -> u32 {
+        self.attempt.unwrap_or(u32::from(self.start_time.is_some()))
+    }
+
+    /// It has ended, and does not start again by itself.
+    pub fn ended(&self) -> bool {
+        !matches!(self.state, StepState::Running | StepState::Retrying)
+    }
+
+    /// It has failed for good: its Job failed, or was deleted.
+    pub fn failed_for_good(&self) -> bool {
+        matches!(self.state, StepState::Failed | StepState::Deleted)
+    }
+}
+
 /// What a step does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StepState {
@@ -136,10 +153,6 @@ pub enum StepState {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-fn is_one(number: &u32) -> bool {
-    *number == 1
 }
 
 fn is_false(flag: &bool) -> bool {

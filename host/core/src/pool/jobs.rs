@@ -134,6 +134,7 @@ impl JobPods<'_> {
             displaced: self.alive().any(|p| p.displaced),
             restarts: self.pods.iter().map(|p| p.restarts).sum(),
             waiting: self.alive().find_map(|p| p.waiting.clone()),
+            message: None,
             containers_started: slowest.and_then(|p| p.containers_started),
             gate_started: None,
             conditions: slowest
