@@ -78,7 +78,7 @@ fn drawn(name: &str, told: Option<&StepStatus>, now: Timestamp) -> Step {
 
 /// A step's state, and a few words about it.
 fn so_far(told: &StepStatus, now: Timestamp) -> (State, String) {
-    let attempt = (told.attempt > 1).then(|| format!("attempt {}", told.attempt));
+    let attempt = (told.attempts() > 1).then(|| format!("attempt {}", told.attempts()));
     let took = told.start_time.map(|start| duration(start, told.completion_time.unwrap_or(now)));
     let words = |words: [Option<String>; 2]| words.into_iter().flatten().collect::<Vec<_>>().join(", ");
     match told.state {
@@ -185,9 +185,9 @@ mod tests {
                 "jobStatusList": {
                     "nightly-extract/batch": {"step": "extract", "state": "Succeeded", "attempt": 2,
                         "startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:01:05Z"},
-                    "nightly-load/batch": {"step": "load", "state": "Running", "attempt": 1,
+                    "nightly-load/batch": {"step": "load", "state": "Running",
                         "startTime": "2026-01-01T00:09:48Z"},
-                    "nightly-undo/batch": {"step": "undo", "state": "Skipped", "attempt": 0,
+                    "nightly-undo/batch": {"step": "undo", "state": "Skipped",
                         "reason": "load has not failed"},
                 },
             })),
