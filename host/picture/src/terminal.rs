@@ -12,7 +12,7 @@ const MOST_STEPS: usize = 60;
 /// The columns that a name may take, and those between boxes side by side. What is too broad for the terminal is tried
 /// again, closer, then with shorter names.
 const TRIES: [Try; 4] =
-    [Try { name: 40, gap: 3 }, Try { name: 40, gap: 1 }, Try { name: 24, gap: 1 }, Try { name: 16, gap: 1 }];
+    [Try { name: 40, gap: 3 }, Try { name: 40, gap: 2 }, Try { name: 24, gap: 2 }, Try { name: 16, gap: 2 }];
 
 #[derive(Clone, Copy)]
 struct Try {

@@ -11,6 +11,9 @@ use crate::text;
 
 /// Least distance of two lines at one box.
 const APART: i64 = 2;
+/// How far from a box's corners lines leave it and arrive: one that arrives may yet be moved aside.
+const LEAVING: i64 = 1;
+const ARRIVING: i64 = 2;
 
 /// What a node is to its lines.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +23,14 @@ pub(crate) struct Spot {
     pub(crate) half: i64,
     /// A bend is a line itself, so lines arrive in its middle.
     pub(crate) bend: bool,
+}
+
+impl Spot {
+    /// The columns that are so far inside.
+    fn inner(self, inside: i64) -> (i64, i64) {
+        let inside = if self.bend { 0 } else { inside };
+        (self.centre - self.half + inside, self.centre + self.half - inside)
+    }
 }
 
 /// A bundle on its way from a layer to the next.
@@ -63,7 +74,7 @@ pub(crate) fn columns(width: usize) -> i64 {
 /// Half the breadth that a box needs for its lines.
 pub(crate) fn half_for(arriving: &[&Bundle], leaving: usize) -> i64 {
     let labels: i64 = arriving.iter().map(|bundle| Wire::label_room(bundle.label.as_ref())).sum();
-    let above = labels + APART * columns(arriving.len().saturating_sub(1)) + 2;
+    let above = labels + APART * columns(arriving.len().saturating_sub(1)) + if labels > 0 { 3 } else { 4 };
     let below = APART * columns(leaving.saturating_sub(1)) + 2;
     (above.max(below) + 1) / 2
 }
@@ -110,8 +121,7 @@ fn leave(bundles: &[Bundle], spots: &[Spot], wires: &mut [Wire]) {
             }
         });
         let rooms = vec![0; here.len()];
-        let inside = if spot.bend { 0 } else { 1 };
-        for (&index, column) in here.iter().zip(spread(wanted, &rooms, spot, inside)) {
+        for (&index, column) in here.iter().zip(spread(wanted, &rooms, spot, LEAVING)) {
             wires[index].tops.push((column, node));
         }
     }
@@ -119,9 +129,9 @@ fn leave(bundles: &[Bundle], spots: &[Spot], wires: &mut [Wire]) {
 
 /// Where a line that joins two nodes only leaves: so that it can go straight down, if that is possible at all.
 fn straight_down(from: Spot, to: Spot) -> i64 {
-    let inside = |spot: Spot| if spot.bend { 0 } else { 1 };
-    let left = (from.centre - from.half + inside(from)).max(to.centre - to.half + inside(to));
-    let right = (from.centre + from.half - inside(from)).min(to.centre + to.half - inside(to));
+    let (from_left, from_right) = from.inner(LEAVING);
+    let (to_left, to_right) = to.inner(ARRIVING);
+    let (left, right) = (from_left.max(to_left), from_right.min(to_right));
     if left <= right { from.centre.clamp(left, right) } else { from.centre }
 }
 
@@ -135,14 +145,14 @@ fn arrive(bundles: &[Bundle], spots: &[Spot], wires: &mut [Wire]) {
         }
         let wanted = here.iter().map(|&index| {
             match (wires[index].tops.as_slice(), bundles[index].targets.as_slice()) {
-                ([(top, _)], [_]) if (*top - spot.centre).abs() < spot.half => *top,
+                ([(top, _)], [_]) if (spot.inner(ARRIVING).0..=spot.inner(ARRIVING).1).contains(top) => *top,
                 _ => spot.centre,
             }
         });
         let rooms: Vec<i64> =
             here.iter().map(|&index| Wire::label_room(wires[index].label.as_ref())).collect();
         for (&index, column) in
-            here.iter().zip(spread(wanted.collect::<Vec<_>>().into_iter(), &rooms, spot, 1))
+            here.iter().zip(spread(wanted.collect::<Vec<_>>().into_iter(), &rooms, spot, ARRIVING))
         {
             wires[index].bottoms.push((column, node));
         }
@@ -151,7 +161,7 @@ fn arrive(bundles: &[Bundle], spots: &[Spot], wires: &mut [Wire]) {
 
 /// Columns at a node, in order, as near to the wanted ones as its breadth allows, each with room to its right.
 fn spread(wanted: impl Iterator<Item = i64>, rooms: &[i64], spot: Spot, inside: i64) -> Vec<i64> {
-    let (least, most) = (spot.centre - spot.half + inside, spot.centre + spot.half - inside);
+    let (least, most) = spot.inner(inside);
     let steps: Vec<i64> = rooms.iter().map(|room| room + APART).collect();
     let wanted: Vec<(f64, f64)> = wanted.map(|x| (x.clamp(least, most.max(least)) as f64, 1.0)).collect();
     let apart: Vec<f64> = steps.iter().take(steps.len().saturating_sub(1)).map(|&step| step as f64).collect();
@@ -159,7 +169,8 @@ fn spread(wanted: impl Iterator<Item = i64>, rooms: &[i64], spot: Spot, inside: 
         packed(&wanted, &apart).into_iter().map(|x| (x + 0.5).floor() as i64).collect();
     let mut limit = most;
     for (place, column) in columns.iter_mut().enumerate().rev() {
-        let room = if place + 1 == rooms.len() { rooms[place] } else { 0 };
+        // A label may reach up to the frame.
+        let room = if place + 1 == rooms.len() { (rooms[place] + 1 - inside).max(0) } else { 0 };
         *column = (*column).min(limit - room);
         limit = *column - if place > 0 { steps[place - 1] } else { 0 };
     }
