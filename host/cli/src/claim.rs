@@ -125,7 +125,7 @@ pub fn release(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn block_on<T>(what: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub fn block_on<T>(what: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     // An error means that there is one already.
     rustls::crypto::ring::default_provider().install_default().ok();
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(what)

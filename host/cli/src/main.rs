@@ -2,6 +2,7 @@
 
 mod claim;
 mod crds;
+mod flow;
 mod run;
 
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ enum Command {
     Claim(claim::ClaimArgs),
     /// Release a claim.
     Release(claim::ReleaseArgs),
+    /// Draw a JobFlow: its steps, what they wait for, and how far they are.
+    Flow(flow::Args),
     /// Compile the component on standard input; the operator runs this for itself, as a child with limits.
     #[command(hide = true)]
     Compile { memory_bytes: u64, cpu_seconds: u64 },
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Crds(args) => crds::print(&args).map(|()| ExitCode::SUCCESS),
         Command::Claim(args) => claim::claim(args),
         Command::Release(args) => claim::release(args),
+        Command::Flow(args) => flow::flow(args),
         Command::Compile { memory_bytes, cpu_seconds } => {
             return stoker_operator::compile_program(memory_bytes, cpu_seconds);
         }
