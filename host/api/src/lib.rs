@@ -64,7 +64,7 @@ pub const GROUP: &str = "stoker.dev";
 /// Counts up whenever a CRD changes in a way that this binary relies on. Each CRD carries it in the
 /// annotation [`keys::CRD_REVISION`], so that an operator can tell that the cluster's CRDs are older than
 /// itself.
-pub const CRD_REVISION: u32 = 5;
+pub const CRD_REVISION: u32 = 6;
 
 /// Every custom resource definition of this version, ready to be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {

@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod load;
 pub mod netns;
 pub mod nodes;
+pub mod objects;
 pub mod operator;
 pub mod pod_server;
 pub mod processes;

@@ -5,7 +5,7 @@ use anyhow::Result;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::Value;
-use stoker_api::HotStandbyJob;
+use stoker_api::{DaemonJob, FlowState, HotStandbyJob, JobFlow, JobTemplate, StepState};
 use stoker_e2e::World;
 use stoker_e2e::crons::{Cron, FLAGS};
 use stoker_e2e::jobs::JobPool;
@@ -94,4 +94,89 @@ async fn cron_jobs_of_the_examples_are_scheduled_and_one_learns_its_lead() -> Re
         }
     }
     world.finish_crons().await
+}
+
+/// A flow that has ended, by its state and its steps.
+async fn flow(world: &World, name: &str, state: FlowState) -> Result<JobFlow> {
+    let ended = |flow: &JobFlow| {
+        flow.status.as_ref().is_some_and(|s| s.state == Some(state) && s.completion_time.is_some())
+    };
+    world.object(name, &format!("{state:?}"), ended).await
+}
+
+fn steps(flow: &JobFlow) -> Vec<(String, StepState)> {
+    let all = flow.status.iter().flat_map(|status| status.job_status_list.values());
+    let mut all: Vec<_> = all.map(|entry| (entry.step.clone(), entry.state)).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn flows_of_the_examples_run_on_a_real_node() -> Result<()> {
+    let world = World::start("flow-examples").await?;
+    if !world.has_real_node().await? {
+        println!("skipped: this cluster has no real node");
+        return world.finish().await;
+    }
+    for file in ["five-steps", "failing-step", "same-node", "shared-volume", "template", "template-override"]
+    {
+        world.apply_example(&format!("job-flow/{file}.yaml")).await?;
+    }
+    let release = flow(&world, "release", FlowState::Succeed).await?;
+    assert_eq!(release.status.as_ref().unwrap().progress.as_deref(), Some("5/5"));
+    let failing = flow(&world, "failing", FlowState::Failed).await?;
+    let expected = [
+        ("broken", StepState::Failed),
+        ("clean-up", StepState::Succeeded),
+        ("fetch", StepState::Succeeded),
+        ("independent", StepState::Succeeded),
+        ("never", StepState::Skipped),
+        ("onFailure", StepState::Succeeded),
+    ];
+    assert_eq!(steps(&failing), expected.map(|(step, state)| (step.to_owned(), state)));
+    flow(&world, "same-node", FlowState::Succeed).await?;
+    let pods = world.pods().list(&Default::default()).await?.items;
+    let together = pods.iter().filter(|pod| pod.name_any().starts_with("same-node-"));
+    let nodes: Vec<_> = together.map(stoker_e2e::nodes::node_of).collect();
+    assert_eq!(nodes, ["real", "real", "real"]);
+    let told = pods.iter().filter(|pod| pod.name_any().starts_with("failing-onfailure"));
+    let said: Vec<_> = told
+        .flat_map(|pod| pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten()))
+        .filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.message.clone())
+        .collect();
+    assert_eq!(said, ["Failed because of broken\n"]);
+    flow(&world, "shared-volume", FlowState::Succeed).await?;
+    flow(&world, "from-template", FlowState::Succeed).await?;
+    let listed = |template: &JobTemplate| {
+        template
+            .status
+            .as_ref()
+            .is_some_and(|s| s.dependency_list == ["from-template-one", "from-template-two"])
+    };
+    world.object::<JobTemplate>("shell", "listing its Jobs", listed).await?;
+    flow(&world, "overridden", FlowState::Succeed).await?;
+    world.delete_all::<JobFlow>().await?;
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn the_daemon_job_of_the_examples_leaves_out_the_nodes_that_it_names() -> Result<()> {
+    let world = World::start("dj-example").await?;
+    world.apply_example("daemon-job/exclusions.yaml").await?;
+    let ended = |object: &DaemonJob| {
+        object.status.as_ref().is_some_and(|s| s.state == Some(stoker_api::DaemonJobState::Succeed))
+    };
+    let object = world.object::<DaemonJob>("warm-caches", "through", ended).await?;
+    assert!(object.status.unwrap().nodes.succeeded >= 1);
+    let jobs = world.jobs_of::<DaemonJob>("warm-caches").await?;
+    let nodes: Vec<_> =
+        jobs.iter().filter_map(|job| job.annotations().get(stoker_api::keys::NODE).cloned()).collect();
+    assert!(!nodes.iter().any(|node| node == "sim-0" || node == "sim-1"), "{nodes:?}");
+    if world.has_real_node().await? {
+        assert!(nodes.contains(&"real".to_owned()), "{nodes:?}");
+    }
+    world.delete_all::<DaemonJob>().await?;
+    world.finish().await
 }
