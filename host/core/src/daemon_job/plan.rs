@@ -13,7 +13,7 @@ use super::body::{NewJob, refusal, rules, template_hash};
 use super::run::NodeJob;
 use super::words;
 use crate::fan_out::{
-    AfterFailure, Limits, NodeKey, NodeView, Record, Retry, Spread, Task, TaskState, spread,
+    AfterFailure, Fate, Limits, NodeKey, NodeView, Record, Retry, Spread, Task, TaskState, spread,
 };
 use crate::kept::{Ended, Kept, SHOWN, Upkeep};
 
