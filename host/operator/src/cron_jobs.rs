@@ -22,7 +22,7 @@ use stoker_cron::Schedule;
 use crate::context::{Context, Looked, Scope};
 use crate::kept_jobs::{
     Created, Deed, Keeper, KeptError, Maker, Memory, News, Outcome, Remembered, Wrote, carry_out, create,
-    key, publish, turned_bad, write,
+    key, later, publish, turned_bad, undone, until, write,
 };
 use crate::leads::{Leads, Trouble};
 use crate::object::Kind;

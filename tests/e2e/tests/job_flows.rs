@@ -76,7 +76,8 @@ async fn ended(world: &World, name: &str, state: FlowState) -> Result<JobFlow> {
 
 /// Has the pods of a step end, well or badly.
 async fn end(world: &World, flow: &str, step: &str, phase: &str) -> Result<()> {
-    let jobs = world.until_jobs_of::<JobFlow>(flow, &format!("at {step}"), |jobs| {
+    let what = format!("at {step}");
+    let jobs = world.until_jobs_of::<JobFlow>(flow, &what, |jobs| {
         jobs.iter().any(|job| of(job, step) && job.status.as_ref().is_some_and(|s| s.active == Some(1)))
     });
     let jobs = jobs.await?;

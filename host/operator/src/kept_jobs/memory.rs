@@ -166,11 +166,6 @@ impl Refusals {
             .map(|(what, refused)| (what.as_str(), refused.words.as_str()))
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// How long until the first of them is tried again. What could have been tried by now has nobody who wants it.
     pub fn wake(&self) -> Option<Duration> {
         let now = Instant::now();
