@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::GlobalParams;
+use crate::{GlobalParams, Retry};
 
 /// A Job on every node that is chosen. Beside the fields below, the spec takes those of a batch/v1 JobSpec (`template`,
 /// `completions`, `activeDeadlineSeconds`, `ttlSecondsAfterFinished` …): they are each node's Job's. Only `parallelism`
@@ -80,9 +80,9 @@ pub struct DaemonJobSpec {
     /// When the run is over.
     #[serde(default)]
     pub completion_policy: CompletionPolicy,
-    /// How often a node is tried again.
-    #[serde(default)]
-    pub retry: NodeRetry,
+    /// How often a node on which its Job failed is tried again. Omitted: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// A run that takes longer has failed, and its Jobs are deleted. Omitted: however long. A Job's own limit is its
     /// activeDeadlineSeconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,27 +155,6 @@ pub enum CompletionPolicy {
     Once,
     /// Never: nodes that join later get their Job, too.
     Always,
-}
-
-/// How often a node is tried again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct NodeRetry {
-    /// Attempts after the first: 0 to 100.
-    #[schemars(schema_with = "retries")]
-    pub limit: u32,
-    /// Seconds from the first failure to the second attempt; doubled each time.
-    #[schemars(schema_with = "back_off")]
-    pub backoff_seconds: u32,
-    /// It is never more than this.
-    #[schemars(schema_with = "back_off")]
-    pub max_backoff_seconds: u32,
-}
-
-impl Default for NodeRetry {
-    fn default() -> Self {
-        Self { limit: 0, backoff_seconds: 10, max_backoff_seconds: 300 }
-    }
 }
 
 /// What Stoker has seen and done.
@@ -305,14 +284,6 @@ pub struct NodeRecord {
 
 fn parallelism(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"x-kubernetes-int-or-string": true})
-}
-
-fn back_off(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "integer", "format": "int32", "minimum": 0, "maximum": 86_400})
-}
-
-fn retries(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "integer", "format": "int32", "minimum": 0, "maximum": 100})
 }
 
 #[cfg(test)]

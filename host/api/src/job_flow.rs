@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use status::{FlowState, JobFlowStatus, StepState, StepStatus};
-pub use step::{Handler, HttpCheck, Retry, Script, Step, StepCondition, TcpCheck, WaitFor};
+pub use step::{Handler, HttpCheck, Script, Step, StepCondition, TcpCheck, WaitFor};
 
 use crate::GlobalParams;
 

@@ -16,6 +16,7 @@ pub mod keys;
 pub mod policy_ref;
 pub mod pool;
 pub mod pre_scaled_cron_job;
+pub mod retry;
 mod schema;
 pub mod standby_claim;
 pub mod status;
@@ -28,7 +29,7 @@ pub use busy_probe::{
 pub use claim_request::{ClaimList, ClaimRequest, ClaimedPod, GrantedClaim, Problem, RenewRequest};
 pub use daemon_job::{
     CompletionPolicy, DaemonJob, DaemonJobSpec, DaemonJobState, DaemonJobStatus, FailedNode, FailurePolicy,
-    NodeCounts, NodeRecord, NodeRetry, Parallelism,
+    NodeCounts, NodeRecord, Parallelism,
 };
 pub use global_params::GlobalParams;
 pub use hot_standby_deployment::{
@@ -36,7 +37,7 @@ pub use hot_standby_deployment::{
 };
 pub use hot_standby_job::{HotStandbyJob, HotStandbyJobSpec, HotStandbyJobStatus};
 pub use job_flow::{
-    FlowState, Handler, HttpCheck, JobFlow, JobFlowSpec, JobFlowStatus, Retry, Script, Step, StepCondition,
+    FlowState, Handler, HttpCheck, JobFlow, JobFlowSpec, JobFlowStatus, Script, Step, StepCondition,
     StepState, StepStatus, TcpCheck, WaitFor,
 };
 pub use job_template::{JobTemplate, JobTemplateJob, JobTemplateStatus};
@@ -49,6 +50,7 @@ pub use pre_scaled_cron_job::{
     ActiveRun, ConcurrencyPolicy, CronJobMeta, CronJobSpec, CronJobTemplate, EndedRun, Gate, JobTemplateSpec,
     PreScaledCronJob, PreScaledCronJobSpec, PreScaledCronJobStatus, RunOutcome,
 };
+pub use retry::Retry;
 pub use standby_claim::{
     ClaimPhase, PoolKindName, PoolReference, StandbyClaim, StandbyClaimSpec, StandbyClaimStatus,
 };

@@ -264,10 +264,17 @@ pub struct EndedRun {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "milliseconds")]
     pub pull_milliseconds: Option<u64>,
+    /// Milliseconds that the gate held it: from when its images were there until its instant; 0 if they came later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "milliseconds")]
+    pub held_milliseconds: Option<u64>,
     /// Milliseconds from its instant, or from when its images were there if that was later, until its containers ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "milliseconds")]
     pub start_milliseconds: Option<u64>,
+    /// The node of its first pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// How a run ended.

@@ -124,7 +124,9 @@ fn ended(instant: &str, outcome: RunOutcome) -> EndedRun {
         outcome,
         schedule_milliseconds: None,
         pull_milliseconds: None,
+        held_milliseconds: None,
         start_milliseconds: None,
+        node: None,
     }
 }
 
@@ -726,13 +728,14 @@ fn an_outcome_tells_how_long_each_phase_took() {
     let phases = |world: &World| {
         let status = world.look("10:06:01").status;
         let run = status.last_runs[0].clone();
-        (run.schedule_milliseconds, run.pull_milliseconds, run.start_milliseconds)
+        (run.schedule_milliseconds, run.pull_milliseconds, run.held_milliseconds, run.start_milliseconds)
     };
-    assert_eq!(phases(&world), (Some(3_000), Some(10_000), Some(1_000)));
+    assert_eq!(phases(&world), (Some(3_000), Some(10_000), Some(47_000), Some(1_000)));
+    assert_eq!(world.look("10:06:01").status.last_runs[0].node, pod.node);
     // Images that came late count to the pull, not to the start.
     world.runs[0].1[0].gate_started = Some(t("10:05:20"));
     world.runs[0].1[0].containers_started = Some(t("10:05:22"));
-    assert_eq!(phases(&world), (Some(3_000), Some(77_000), Some(2_000)));
+    assert_eq!(phases(&world), (Some(3_000), Some(77_000), Some(0), Some(2_000)));
     // Nobody sees from outside when a wrapped command begins.
     (world.gate, world.runs[0].1[0]) = (Gate::Exec, pod);
     assert_eq!(phases(&world), (Some(3_000), Some(58_000), None));

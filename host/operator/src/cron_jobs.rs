@@ -210,7 +210,8 @@ fn seen(
         let late = now.duration_since(run.instant);
         tracing::info!(object = %key(object), job = run.job.name, pod = pod.name, late_ms = late.as_millis(), "a run is at work");
         if run.job.created < run.instant {
-            context.metrics.runs.started(late);
+            let pool = pod.node.as_deref().map(|node| context.nodes.pool_of(node)).unwrap_or_default();
+            context.metrics.runs.started(late, pool);
         }
     }
 }
@@ -432,7 +433,8 @@ fn written(
             RunOutcome::Failed => "failed",
             RunOutcome::Deleted => "deleted",
         };
-        context.metrics.runs.ended(word, run);
+        let pool = run.node.as_deref().map(|node| context.nodes.pool_of(node)).unwrap_or_default();
+        context.metrics.runs.ended(word, run, pool);
     }
     let healthy = ["ScheduleValid", "TemplateValid", "PolicyHealthy"];
     all.extend(turned_bad(&before.conditions, &status.conditions, &healthy, &["Conflict"]));

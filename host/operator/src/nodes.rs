@@ -87,6 +87,18 @@ impl SlimNode {
 /// Changes of nodes that come within so long of each other ask for one look.
 const TOGETHER: Duration = Duration::from_millis(100);
 
+/// The labels by which providers and autoscalers tell a node's pool, in the order in which they are asked.
+const NODE_POOLS: [&str; 8] = [
+    "karpenter.sh/nodepool",
+    "cloud.google.com/gke-nodepool",
+    "eks.amazonaws.com/nodegroup",
+    "kubernetes.azure.com/agentpool",
+    "ibm-cloud.kubernetes.io/worker-pool-name",
+    "doks.digitalocean.com/node-pool",
+    "k8s.scaleway.com/pool-name",
+    "node.kubernetes.io/nodepool",
+];
+
 /// The nodes.
 #[derive(Default)]
 pub struct NodeIndex {
@@ -142,6 +154,14 @@ impl NodeIndex {
             known.shared = Some(known.nodes.values().cloned().collect());
         }
         known.shared.clone()
+    }
+
+    /// The node pool (or node group) that a node belongs to, by the label that its provider gives; empty = none known.
+    pub fn pool_of(&self, node: &str) -> String {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let labels = known.nodes.get(node).map(|node| &node.labels);
+        let pool = labels.and_then(|labels| NODE_POOLS.iter().find_map(|label| labels.get(*label)));
+        pool.cloned().unwrap_or_default()
     }
 
     /// Whether that is news.
@@ -268,6 +288,12 @@ mod tests {
         assert_eq!(index.all().map(|nodes| nodes.len()), Some(1));
         assert!(index.change(|known| known.put(node("False", false).into_view())));
         assert_eq!(index.all().map(|nodes| nodes[0].ready), Some(false));
+        assert_eq!(index.pool_of("a"), "", "no label tells it");
+        let mut pooled = node("True", false);
+        let labels = pooled.metadata.labels.get_or_insert_default();
+        labels.insert("cloud.google.com/gke-nodepool".into(), "gpus".into());
+        index.change(|known| known.put(pooled.into_view()));
+        assert_eq!((index.pool_of("a"), index.pool_of("b")), ("gpus".to_owned(), String::new()));
         assert!(index.change(|known| known.retain(|name| name != "a")));
         assert_eq!(index.all().map(|nodes| nodes.len()), Some(0));
     }

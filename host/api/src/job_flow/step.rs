@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::HttpScheme;
+use crate::{HttpScheme, Retry};
 
 /// A step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -131,27 +131,6 @@ pub struct TcpCheck {
     #[serde(default = "five")]
     #[schemars(schema_with = "crate::schema::seconds")]
     pub period_seconds: u32,
-}
-
-/// How often, and after which time, a failed step is tried again. Each attempt is a Job of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Retry {
-    /// Attempts after the first.
-    #[schemars(schema_with = "crate::schema::retries")]
-    pub limit: u32,
-    /// Seconds from the first failure to the second attempt; doubled each time.
-    #[schemars(schema_with = "crate::schema::delay")]
-    pub backoff_seconds: u32,
-    /// It is never more than this.
-    #[schemars(schema_with = "crate::schema::delay")]
-    pub max_backoff_seconds: u32,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { limit: 1, backoff_seconds: 10, max_backoff_seconds: 300 }
-    }
 }
 
 /// What runs when the flow has ended.

@@ -13,7 +13,7 @@ use super::body::{NewJob, refusal, rules, template_hash};
 use super::run::NodeJob;
 use super::words;
 use crate::fan_out::{
-    AfterFailure, Fate, Limits, NodeKey, NodeView, Record, Retry, Spread, Task, TaskState, spread,
+    AfterFailure, Fate, Limits, NodeKey, NodeView, Record, Spread, Task, TaskState, spread,
 };
 use crate::kept::{Ended, Kept, SHOWN, Upkeep};
 
@@ -120,11 +120,7 @@ pub fn plan(look: &Look<'_>, now: Timestamp) -> Plan {
     let tasks: Vec<Task<'_>> = jobs.iter().map(|job| job.task(status.run, now)).collect();
     let limits = Limits {
         at_a_time: spec.parallelism.clone(),
-        retry: Retry {
-            limit: spec.retry.limit,
-            backoff: SignedDuration::from_secs(spec.retry.backoff_seconds.into()),
-            longest: SignedDuration::from_secs(spec.retry.max_backoff_seconds.into()),
-        },
+        retry: spec.retry.clone(),
         after_failure: match spec.failure_policy {
             FailurePolicy::Continue => AfterFailure::GoOn,
             FailurePolicy::Pause => AfterFailure::Hold,

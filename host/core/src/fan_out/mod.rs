@@ -18,4 +18,4 @@ pub(crate) use choose::tolerate_cordon;
 pub use choose::{PassedOver, Rules};
 pub use node::{NodeView, Taint};
 pub use record::{Fate, NodeKey, Record, Tries};
-pub use spread::{AfterFailure, Failure, Limits, Retry, Spread, Start, Task, TaskState, spread};
+pub use spread::{AfterFailure, Failure, Limits, Spread, Start, Task, TaskState, spread};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
-use stoker_api::{NodeCounts, Parallelism};
+use stoker_api::{NodeCounts, Parallelism, Retry};
 
 use super::choose::{PassedOver, Rules};
 use super::node::NodeView;
@@ -48,27 +48,6 @@ pub enum TaskState {
     },
 }
 
-/// How often a node is tried again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Retry {
-    /// Attempts after the first.
-    pub limit: u32,
-    /// From the first failure to the next attempt; doubled each time.
-    pub backoff: SignedDuration,
-    /// It is never more.
-    pub longest: SignedDuration,
-}
-
-impl Retry {
-    /// How long to wait after so many failures.
-    pub fn delay(&self, failures: u8) -> SignedDuration {
-        match failures {
-            0 => SignedDuration::ZERO,
-            n => self.backoff.saturating_mul(2_i32.saturating_pow(u32::from(n) - 1)).min(self.longest),
-        }
-    }
-}
-
 /// What becomes of the others when a node has failed for good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AfterFailure {
@@ -87,7 +66,7 @@ pub struct Limits {
     /// How many nodes are at work at a time; None = all. What is no number of nodes counts as one.
     pub at_a_time: Option<Parallelism>,
     /// How often a node is tried again.
-    pub retry: Retry,
+    pub retry: Option<Retry>,
     /// What becomes of the others when a node has failed for good.
     pub after_failure: AfterFailure,
     /// Nothing starts now.
@@ -241,7 +220,8 @@ impl<'a> Look<'a> {
     fn fail(&mut self, index: usize) {
         let (key, attempt) = (self.keys[index], self.tasks[index].attempt);
         if !self.out.record.settles(key, attempt) {
-            let for_good = self.out.record.fail(key, attempt, self.limits.retry.limit);
+            let limit = self.limits.retry.as_ref().map_or(0, |retry| retry.limit);
+            let for_good = self.out.record.fail(key, attempt, limit);
             self.out.failures.push(Failure { task: index, for_good });
         }
     }
@@ -249,6 +229,11 @@ impl<'a> Look<'a> {
     /// What runs is to end.
     fn ends(&self) -> bool {
         self.limits.end || self.limits.after_failure == AfterFailure::End && self.failed()
+    }
+
+    /// How long a node waits after so many failures.
+    fn delay(&self, failures: u8) -> SignedDuration {
+        self.limits.retry.as_ref().map_or(SignedDuration::ZERO, |retry| retry.delay(failures.into()))
     }
 
     fn final_fate(&self, key: NodeKey) -> bool {
@@ -353,7 +338,7 @@ impl<'a> Look<'a> {
                 _ => super::Tries::default(),
             };
             let until = last_end.get(key).map(|at| {
-                at.saturating_add(self.limits.retry.delay(tries.failures)).unwrap_or(Timestamp::MAX)
+                at.saturating_add(self.delay(tries.failures)).unwrap_or(Timestamp::MAX)
             });
             if let Some(until) = until.filter(|until| *until > self.now) {
                 self.out.waiting.insert(*key, until);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use stoker_api::{FlowState, StepState, StepStatus};
 
 use super::judge::{Holds, Record, weigh};
@@ -161,10 +161,7 @@ impl Planner<'_> {
         let entry = &self.records[at].as_ref()?.entry;
         let failures = entry.attempts().checked_sub(entry.earlier).filter(|failures| *failures > 0)?;
         let retry = self.flow.step(at)?.retry.as_ref()?;
-        let doubled = u64::from(retry.backoff_seconds) << (failures - 1).min(30);
-        let seconds = doubled.min(retry.max_backoff_seconds.into());
-        let span = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
-        entry.completion_time?.saturating_add(span).ok()
+        entry.completion_time?.saturating_add(retry.delay(failures)).ok()
     }
 
     /// What the steps that it waited for have to say.

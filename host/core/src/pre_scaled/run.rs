@@ -83,7 +83,8 @@ impl<'a> Run<'a> {
             Ended::Failed(_) => RunOutcome::Failed,
             Ended::Deleted => RunOutcome::Deleted,
         };
-        let (scheduled, warm, started) = self.moments(gate);
+        let first = self.first_pod();
+        let (scheduled, warm, started) = first.map(|pod| moments(pod, gate)).unwrap_or_default();
         let span = |from: Option<Timestamp>, to: Option<Timestamp>| {
             let span = to?.duration_since(from?);
             Some(u64::try_from(span.as_millis()).unwrap_or(0))
@@ -94,20 +95,23 @@ impl<'a> Run<'a> {
             outcome,
             schedule_milliseconds: span(Some(self.job.created), scheduled),
             pull_milliseconds: span(scheduled, warm),
+            held_milliseconds: span(warm, warm.map(|warm| warm.max(self.instant))),
             start_milliseconds: span(warm.map(|warm| warm.max(self.instant)), started),
+            node: first.and_then(|pod| pod.node.clone()),
         })
     }
 
-    /// When its first pod had a node, its images, and running containers.
-    fn moments(&self, gate: Gate) -> (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>) {
-        let Some(pod) = self.pods.iter().min_by_key(|pod| (pod.created, &pod.name)) else {
-            return (None, None, None);
-        };
-        let scheduled = pod.condition("PodScheduled").filter(|c| c.status == "True").and_then(|c| c.since);
-        match gate {
-            Gate::InitContainer => (scheduled, pod.gate_started, pod.containers_started),
-            // The gate becomes the work, and nobody outside sees when.
-            Gate::Exec => (scheduled, pod.containers_started, None),
-        }
+    fn first_pod(&self) -> Option<&'a PodView> {
+        self.pods.iter().min_by_key(|pod| (pod.created, &pod.name))
+    }
+}
+
+/// When a pod had a node, its images, and running containers.
+fn moments(pod: &PodView, gate: Gate) -> (Option<Timestamp>, Option<Timestamp>, Option<Timestamp>) {
+    let scheduled = pod.condition("PodScheduled").filter(|c| c.status == "True").and_then(|c| c.since);
+    match gate {
+        Gate::InitContainer => (scheduled, pod.gate_started, pod.containers_started),
+        // The gate becomes the work, and nobody outside sees when.
+        Gate::Exec => (scheduled, pod.containers_started, None),
     }
 }
