@@ -738,9 +738,9 @@ fn an_outcome_tells_how_long_each_phase_took() {
     assert_eq!(phases(&world), (Some(3_000), Some(77_000), Some(0), Some(2_000)));
     // Nobody sees from outside when a wrapped command begins.
     (world.gate, world.runs[0].1[0]) = (Gate::Exec, pod);
-    assert_eq!(phases(&world), (Some(3_000), Some(58_000), None));
+    assert_eq!(phases(&world), (Some(3_000), Some(58_000), Some(0), None));
     world.runs[0].1.clear();
-    assert_eq!(phases(&world), (None, None, None));
+    assert_eq!(phases(&world), (None, None, None, None));
 }
 
 #[test]

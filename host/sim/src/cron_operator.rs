@@ -274,16 +274,9 @@ impl CronOperator {
         pods: &Store<PodView>,
         now: Timestamp,
     ) -> bool {
-        fn deliver<O: crate::store::Object>(view: &mut View<O>, store: &Store<O>, until: Timestamp) -> bool {
-            let mut told = false;
-            while view.late_since(store).is_some_and(|at| at <= until) && view.deliver(store, 1) {
-                told = true;
-            }
-            told
-        }
-        let of_children = deliver(&mut self.jobs, jobs, now - self.delays[1]);
-        let of_children = deliver(&mut self.pods, pods, now - self.delays[2]) || of_children;
-        deliver(&mut self.crons, crons, now - self.delays[0]);
+        let mut of_children = self.jobs.deliver_until(jobs, now - self.delays[1]);
+        of_children |= self.pods.deliver_until(pods, now - self.delays[2]);
+        self.crons.deliver_until(crons, now - self.delays[0]);
         let shown = self.crons.get(CRON).map(|cron| (cron.generation, cron.finalizer));
         let changed = shown != self.shown;
         self.shown = shown;

@@ -245,6 +245,15 @@ impl<O: Object> View<O> {
         told
     }
 
+    /// Tells what happened up to some time, in order. Returns whether there was anything.
+    pub fn deliver_until(&mut self, store: &Store<O>, until: Timestamp) -> bool {
+        let mut told = false;
+        while self.late_since(store).is_some_and(|at| at <= until) && self.deliver(store, 1) {
+            told = true;
+        }
+        told
+    }
+
     /// Tells the next event of one object, chosen by a number among those with any, before earlier events of others.
     pub fn deliver_one(&mut self, store: &Store<O>, choice: usize) -> bool {
         self.take(store);

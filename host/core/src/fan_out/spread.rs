@@ -337,9 +337,9 @@ impl<'a> Look<'a> {
                 Some(Fate::Tried(tries)) => tries,
                 _ => super::Tries::default(),
             };
-            let until = last_end.get(key).map(|at| {
-                at.saturating_add(self.delay(tries.failures)).unwrap_or(Timestamp::MAX)
-            });
+            let until = last_end
+                .get(key)
+                .map(|at| at.saturating_add(self.delay(tries.failures)).unwrap_or(Timestamp::MAX));
             if let Some(until) = until.filter(|until| *until > self.now) {
                 self.out.waiting.insert(*key, until);
                 if !stopped {
