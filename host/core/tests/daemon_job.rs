@@ -142,12 +142,17 @@ fn a_job_is_kept_until_its_outcome_is_in_the_written_status() {
 #[test]
 fn never_takes_jobs_of_the_same_name_of_another_for_its_own() {
     let mut w = world(json!({"parallelism": 1}), &["a", "b"]);
-    w.taken.insert("warm-a".to_owned());
+    w.taken.insert("warm-a".to_owned(), false);
     w.settle();
     assert_eq!(w.running(), ["b"], "the other nodes go on");
     let (status, words) = w.condition("Conflict");
     assert!(status == "True" && words.contains("warm-a"), "{words}");
-    w.succeed("b").settle();
+    w.taken.insert("warm-a".to_owned(), true);
+    assert!(w.plan().create.is_empty(), "it could be tried again, and there is no room");
+    assert_eq!(w.settle().condition("Conflict").0, "True");
+    w.succeed("b");
+    w.taken.insert("warm-a".to_owned(), false);
+    w.settle();
     assert_eq!(w.state(), Running);
     w.taken.clear();
     w.settle();

@@ -2,7 +2,7 @@
 //! to say; creations never wait for the status, unless it begins a run.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,7 +150,8 @@ async fn look(
     let pods: Vec<_> =
         jobs.iter().map(|job| if job.terminating { context.pods.of(&job.uid) } else { Vec::new() }).collect();
     let kept: Vec<Kept<'_>> = jobs.iter().zip(&pods).map(|(job, pods)| Kept { job, pods }).collect();
-    let taken: BTreeSet<String> = memory.conflicts.waiting().map(|(name, _)| name.to_owned()).collect();
+    let taken: BTreeMap<String, bool> =
+        memory.conflicts.all().map(|(name, due)| (name.to_owned(), due)).collect();
     let refused = memory.refusals.waiting().next().map(|(_, words)| words.to_owned());
     let plan = daemon_job::plan(
         &Look {

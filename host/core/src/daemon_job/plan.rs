@@ -1,6 +1,6 @@
 //! What to do about a DaemonJob, and what its status says then.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -39,8 +39,8 @@ pub struct Look<'a> {
     pub jobs: &'a [Kept<'a>],
     /// What the API server has against the template, until it is to be tried again.
     pub refused: Option<&'a str>,
-    /// Names under which others have Jobs, until they are to be tried again.
-    pub taken: &'a BTreeSet<String>,
+    /// Names under which others have Jobs, and whether each may be tried again by now.
+    pub taken: &'a BTreeMap<String, bool>,
 }
 
 /// Something to tell in an Event once the status is written.
@@ -140,10 +140,16 @@ pub fn plan(look: &Look<'_>, now: Timestamp) -> Plan {
     let uid = object.metadata.uid.as_deref().unwrap_or_default();
     let (mut conflicts, mut former) = (Vec::new(), HashSet::new());
     let (create, run) = (&mut plan.create, status.run);
-    let mut spread = spread(&rules, &limits, look.nodes, &before, &tasks, now, &mut |start| {
+    let mut spread = spread(&rules, &limits, look.nodes, &before, &tasks, now, &mut |start, room| {
+        if !room && look.taken.is_empty() {
+            return false;
+        }
         let new = NewJob::of(owner, uid, &start.node, &start.uid, run, start.attempt);
-        if look.taken.contains(&new.name) {
-            conflicts.push(new.name);
+        let again = look.taken.get(&new.name);
+        if again.is_some() {
+            conflicts.push(new.name.clone());
+        }
+        if !room || again == Some(&false) {
             return false;
         }
         if let Some(there) = by_name.get(new.name.as_str()) {

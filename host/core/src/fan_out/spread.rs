@@ -129,8 +129,8 @@ pub struct Spread {
 /// be one that a late watch has yet to show: its task was kept for longer than that.
 const FORGET_FROM: usize = 1_024;
 
-/// Spreads the work. `before` is what is known so far; `may_start` is asked of each node in turn, by name, until there is
-/// no more room: one for which nothing can be made now takes none.
+/// Spreads the work. `before` is what is known so far; `may_start` is asked of each node that is due, by name, and told
+/// whether there is room for it: one for which nothing can be made now takes none.
 pub fn spread(
     rules: &Rules,
     limits: &Limits,
@@ -138,7 +138,7 @@ pub fn spread(
     before: &Record,
     tasks: &[Task<'_>],
     now: Timestamp,
-    may_start: &mut dyn FnMut(&Start) -> bool,
+    may_start: &mut dyn FnMut(&Start, bool) -> bool,
 ) -> Spread {
     let mut by_name: Vec<(&NodeView, NodeKey)> =
         nodes.iter().map(|node| (node, NodeKey::of(&node.uid))).collect();
@@ -311,7 +311,7 @@ impl<'a> Look<'a> {
         &mut self,
         rules: &Rules,
         nodes: &[(&NodeView, NodeKey)],
-        may_start: &mut dyn FnMut(&Start) -> bool,
+        may_start: &mut dyn FnMut(&Start, bool) -> bool,
     ) {
         let tasks = self.tasks;
         let busy: HashSet<&str> = self.runs().flat_map(|(task, _)| [task.node, task.uid]).collect();
@@ -348,11 +348,11 @@ impl<'a> Look<'a> {
                 continue;
             }
             let taken = busy.contains(node.name.as_str()) || busy.contains(node.uid.as_str());
-            if stopped || room == 0 || taken || tries.last == u16::MAX {
+            if stopped || taken || tries.last == u16::MAX {
                 continue;
             }
             let start = Start { node: node.name.clone(), uid: node.uid.clone(), attempt: tries.last + 1 };
-            if may_start(&start) {
+            if may_start(&start, room > 0) && room > 0 {
                 room -= 1;
                 self.out.starts.push(start);
             }

@@ -1,7 +1,7 @@
 //! A small cluster for one DaemonJob: its nodes, its Jobs, and what is written of it. Time passes when a test says so.
 #![allow(clippy::unwrap_used, dead_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ pub struct World {
     pub nodes: Vec<NodeView>,
     pub jobs: Vec<JobView>,
     pub now: Timestamp,
-    pub taken: BTreeSet<String>,
+    pub taken: BTreeMap<String, bool>,
     pub refused: Option<String>,
     pub missing: Option<String>,
     /// All Jobs that were ever made: node, node's UID, run, attempt.
@@ -44,7 +44,7 @@ pub fn world(spec: Value, nodes: &[&str]) -> World {
         nodes: nodes.iter().map(|name| node(name)).collect(),
         jobs: Vec::new(),
         now: "2026-06-01T10:00:00Z".parse().unwrap(),
-        taken: BTreeSet::new(),
+        taken: BTreeMap::new(),
         refused: None,
         missing: None,
         made: Vec::new(),

@@ -141,6 +141,12 @@ impl Refusals {
         waits.map(|(what, refused)| (what.as_str(), refused.words.as_str()))
     }
 
+    /// What was refused, and whether it may be tried again by now.
+    pub fn all(&self) -> impl Iterator<Item = (&str, bool)> {
+        let now = Instant::now();
+        self.0.iter().map(move |(what, refused)| (what.as_str(), refused.again <= now))
+    }
+
     /// Notes that something was refused.
     pub fn note(&mut self, what: &str, words: String) {
         let in_a_row = self.0.get(what).map_or(1, |before| before.in_a_row.saturating_add(1));
