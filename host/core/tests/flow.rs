@@ -587,6 +587,21 @@ fn a_removed_steps_job_goes_on_and_is_let_go() {
 }
 
 #[test]
+fn a_step_that_is_removed_while_it_waits_for_its_next_attempt_does_not_hold_the_flow_up() {
+    let retry = json!({"retry": {"limit": 1, "backoffSeconds": 10}});
+    let mut world = flow(vec![step("a", &[]), step_with("b", retry)]);
+    world.settle();
+    world.end("b", false).settle();
+    assert_eq!(world.state("b"), Some(StepState::Retrying));
+    world.spec.flows.pop();
+    world.settle();
+    let plan = world.end("a", true).settle();
+    assert!(plan.removed.is_empty(), "no Job of it goes on");
+    assert_eq!(world.is(), FlowState::Succeed);
+    assert!(world.status.completion_time.is_some());
+}
+
+#[test]
 fn an_ended_flow_that_gets_another_step_goes_on() {
     let mut world = flow(vec![step("a", &[])]);
     world.settle();

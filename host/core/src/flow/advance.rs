@@ -142,9 +142,8 @@ impl Planner<'_> {
         if self.flow.spec.suspend {
             return;
         }
-        let running = |record: &&Record<'_>| record.entry.state == StepState::Running;
-        let of_steps = self.records.iter().take(self.flow.steps()).flatten().filter(running).count();
-        let at_work = of_steps + self.removed.values().filter(running).count();
+        let of_steps = self.records.iter().take(self.flow.steps()).flatten();
+        let at_work = of_steps.chain(self.removed.values()).filter(|record| record.runs()).count();
         let most = self.flow.spec.max_parallel.map_or(usize::MAX, |most| most as usize);
         let mut room = most.saturating_sub(at_work);
         for at in free.iter().copied() {
@@ -195,7 +194,8 @@ impl Planner<'_> {
 
     /// When nothing runs or can start any more, the handlers run, and the flow has ended.
     fn finish(&mut self) {
-        let removed = self.removed.values().any(|record| !record.entry.ended());
+        // A removed one that waits for its next attempt never gets it.
+        let removed = self.removed.values().any(Record::runs);
         if self.open() {
             if self.plan.status.completion_time.take().is_some() {
                 self.plan.status.resume_time = Some(self.now);

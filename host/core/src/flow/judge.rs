@@ -34,6 +34,11 @@ impl Record<'_> {
         self.entry.completion_time = at.or(self.entry.completion_time);
     }
 
+    /// Its last Job has not ended.
+    pub fn runs(&self) -> bool {
+        self.entry.state == StepState::Running
+    }
+
     /// It is to start again, by hand: its retries begin anew.
     pub fn again(&mut self) {
         self.entry.state = StepState::Retrying;

@@ -34,8 +34,7 @@ impl Planner<'_> {
 
     /// What the status says.
     pub fn describe(&mut self) {
-        let ended =
-            |record: &Record<'_>| record.entry.ended() && !record.kept.is_some_and(|kept| kept.kept());
+        let ended = |record: &Record<'_>| !record.runs() && !record.kept.is_some_and(|kept| kept.kept());
         let mut old: Vec<(Option<Timestamp>, String)> = self
             .removed
             .iter()
@@ -74,9 +73,8 @@ impl Planner<'_> {
         };
         self.plan.outdated =
             self.which(older).into_iter().map(|at| self.flow.parts[at].name.clone()).collect();
-        let running = |record: &&Record<'_>| !record.entry.ended();
-        self.plan.removed =
-            self.removed.values().filter(running).map(|record| record.entry.step.clone()).collect();
+        let running = self.removed.values().filter(|record| record.runs());
+        self.plan.removed = running.map(|record| record.entry.step.clone()).collect();
         let records = self.records.iter().flatten().chain(self.removed.values());
         let list = records.map(|record| (self.key(&record.job), record.entry.clone())).collect();
         self.plan.status.job_status_list = list;
