@@ -17,12 +17,14 @@ impl PrivateNode {
     pub async fn create(world: &World, suffix: &str) -> Result<Self> {
         let api: Api<Node> = Api::all(world.client.clone());
         let name = format!("{}-{suffix}", world.namespace);
+        // A host's name has at most 63 characters, a node's up to 253.
+        let hostname = name[..name.len().min(63)].trim_end_matches(['.', '-']);
         let size = json!({"cpu": "32", "memory": "256Gi", "pods": "110"});
         let node: Node = serde_json::from_value(json!({
             "metadata": {
                 "name": name,
                 "annotations": {"kwok.x-k8s.io/node": "fake"},
-                "labels": {"kubernetes.io/hostname": name, "e2e": world.namespace, "type": "kwok"},
+                "labels": {"kubernetes.io/hostname": hostname, "e2e": world.namespace, "type": "kwok"},
             },
             "spec": {"taints": [{"key": "e2e", "value": "private", "effect": "NoSchedule"}]},
             "status": {"capacity": size, "allocatable": size},

@@ -140,7 +140,7 @@ async fn flows_of_the_examples_run_on_a_real_node() -> Result<()> {
     let together = pods.iter().filter(|pod| pod.name_any().starts_with("same-node-"));
     let nodes: Vec<_> = together.map(stoker_e2e::nodes::node_of).collect();
     assert_eq!(nodes, ["real", "real", "real"]);
-    let told = pods.iter().filter(|pod| pod.name_any().starts_with("failing-onfailure"));
+    let told = pods.iter().filter(|pod| pod.name_any().starts_with("failing-on-failure"));
     let said: Vec<_> = told
         .flat_map(|pod| pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten()))
         .filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.message.clone())
