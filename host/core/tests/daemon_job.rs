@@ -403,6 +403,19 @@ fn a_run_that_takes_too_long_has_failed_and_goes_on_when_it_is_given_more_time()
 }
 
 #[test]
+fn what_is_recorded_after_the_end_of_a_run_is_counted_and_what_joins_is_not() {
+    let mut w = world(json!({"timeoutSeconds": 60}), &["a", "b", "c"]);
+    w.settle().succeed("a").pass(60).settle();
+    assert!(w.status().completion_time.is_some());
+    assert_eq!((w.status().nodes.succeeded, w.status().nodes.pending), (1, 2));
+    // One that was cancelled had ended, and the node of the other leaves.
+    w.succeed("b").leave("c").join("d").pass(LATER).settle();
+    let nodes = &w.status().nodes;
+    assert_eq!((nodes.desired, nodes.succeeded, nodes.pending, nodes.gone), (3, 2, 1, 1));
+    assert_eq!(w.status().progress, "2/3");
+}
+
+#[test]
 fn another_text_in_its_annotation_begins_a_whole_new_run_and_ends_what_runs() {
     let mut w = world(json!({}), &["a", "b"]);
     w.settle().succeed("a").settle().annotate(keys::RERUN, "tonight").settle();

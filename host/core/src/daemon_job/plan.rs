@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use stoker_api::{
     CompletionPolicy, DaemonJob, DaemonJobSpec, DaemonJobState, DaemonJobStatus, FailedNode, FailurePolicy,
-    keys,
+    NodeCounts, keys,
 };
 
 use super::body::{NewJob, refusal, rules, template_hash};
@@ -165,10 +165,12 @@ pub fn plan(look: &Look<'_>, now: Timestamp) -> Plan {
     status.record = spread.record.write();
     let gone = status.nodes.gone + spread.counts.gone;
     spread.counts.gone = gone;
-    if !over {
+    if over {
+        count_late(&mut status.nodes, &spread.counts);
+    } else {
         status.nodes = spread.counts.clone();
-        status.progress = format!("{}/{}", status.nodes.succeeded, status.nodes.desired);
     }
+    status.progress = format!("{}/{}", status.nodes.succeeded, status.nodes.desired);
     name_failed(&mut status, look.nodes, &jobs, &tasks, &spread, &limits);
     if !over {
         let ended = state(&mut status, spec, &spread, bad.is_some() || fresh, timed_out);
@@ -254,6 +256,15 @@ fn time_limit(spec: &DaemonJobSpec, status: &DaemonJobStatus) -> Option<Timestam
     let seconds = spec.timeout_seconds.filter(|_| spec.completion_policy == CompletionPolicy::Once)?;
     let from = status.resume_time.or(status.start_time)?;
     from.checked_add(SignedDuration::from_secs(seconds.into())).ok()
+}
+
+/// After its end a run counts what is recorded even so: a Job that was cancelled had succeeded, or its node has left. Nodes
+/// that came since do not count.
+fn count_late(nodes: &mut NodeCounts, now: &NodeCounts) {
+    let late = (now.succeeded + now.failed).saturating_sub(nodes.succeeded + nodes.failed);
+    (nodes.succeeded, nodes.failed, nodes.gone) = (now.succeeded, now.failed, now.gone);
+    nodes.pending = nodes.pending.saturating_sub(late);
+    nodes.desired = nodes.running + nodes.succeeded + nodes.failed + nodes.pending;
 }
 
 /// Brings the list of failed nodes up to date.
