@@ -7,7 +7,7 @@ use flow_world::{World, flow, flow_with, pod_template, step, step_with};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use stoker_api::{FlowState, StepState};
-use stoker_core::flow::{Told, farewell};
+use stoker_core::flow::{NewJob, Told, farewell, still_wanted};
 use stoker_core::kept::{Kept, Upkeep};
 
 fn diamond() -> World {
@@ -358,6 +358,24 @@ fn a_job_that_is_gone_without_a_trace_is_a_failed_attempt_once_the_watch_would_s
     assert_eq!(world.state("a"), Some(StepState::Running));
     world.pass(31).settle();
     assert_eq!((world.state("a"), world.created.len()), (Some(StepState::Deleted), 1));
+}
+
+#[test]
+fn i6_a_step_that_has_succeeded_is_not_made_again_by_a_plan_from_an_older_status() {
+    let retry = json!({"retry": {"limit": 1, "backoffSeconds": 0}});
+    let mut world = flow(vec![step_with("a", retry)]);
+    world.settle();
+    let mut late = world.clone();
+    world.end("a", true).settle();
+    // Its Job is gone by now, and who plans does not know yet why.
+    late.jobs.clear();
+    let again = late.pass(60).plan().create;
+    assert_eq!((again[0].step.as_str(), again[0].attempt), ("a", 2));
+    assert!(still_wanted(&late.status)(&again[0]), "as far as it knew");
+    assert!(!still_wanted(&world.status)(&again[0]));
+    assert!(!still_wanted(&late.status)(&late.created[0]), "that attempt was made");
+    let another_run = NewJob { run: 2, attempt: 1, ..again[0].clone() };
+    assert!(still_wanted(&world.status)(&another_run));
 }
 
 #[test]

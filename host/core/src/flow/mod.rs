@@ -25,6 +25,6 @@ mod status;
 
 pub use body::{Refused, body};
 pub use merge::merge_pod_template;
-pub use plan::{Answers, Ask, Look, NewJob, Plan, Told, farewell, plan};
+pub use plan::{Answers, Ask, Look, NewJob, Plan, Told, farewell, plan, still_wanted};
 pub use prepared::{Flow, ON_EXIT, ON_FAILURE, Part, Probe, Templates, Until, Wait};
 pub use status::{Troubles, conditions};

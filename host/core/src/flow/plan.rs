@@ -1,6 +1,6 @@
 //! What to do about the steps of a flow.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
@@ -148,6 +148,21 @@ pub fn plan(look: &Look<'_>, now: Timestamp) -> Plan {
     planner.plan
 }
 
+/// Whether a Job may be created, as far as a status tells that was read just now: an attempt that it knows, or a later one,
+/// has been made, and a step that has succeeded has no other (I6), however old what was planned from is.
+pub fn still_wanted(status: &JobFlowStatus) -> impl Fn(&NewJob) -> bool + use<'_> {
+    let known: HashMap<&str, &StepStatus> =
+        status.job_status_list.values().map(|entry| (entry.step.as_str(), entry)).collect();
+    let open = move |job: &NewJob| {
+        let next = |entry: &&StepStatus| {
+            let done = entry.state == StepState::Succeeded && !handles(&job.step);
+            !done && entry.attempts() < job.attempt
+        };
+        known.get(job.step.as_str()).is_none_or(next)
+    };
+    move |job| status.run < job.run || status.run == job.run && open(job)
+}
+
 /// What to do when the object goes: its Jobs are let go, and go with it. Nothing = that is done.
 pub fn farewell(jobs: &[Kept<'_>]) -> Vec<Upkeep> {
     jobs.iter().filter(|job| job.kept()).map(Kept::let_go).collect()
@@ -166,6 +181,11 @@ pub(super) struct Planner<'a> {
     /// Bytes of outputs that are held.
     pub held: usize,
     pub plan: Plan,
+}
+
+/// Whether it is a handler and no step.
+pub(super) fn handles(step: &str) -> bool {
+    matches!(step, ON_FAILURE | ON_EXIT)
 }
 
 /// What a Job says of itself: step, run and attempt.
@@ -247,9 +267,8 @@ impl<'a> Planner<'a> {
     }
 
     pub fn handler_runs(&self) -> bool {
-        let of_handler = |step: &str| matches!(step, ON_FAILURE | ON_EXIT);
         self.look.jobs.iter().any(|job| {
-            let this = |(step, run, _): (&str, u32, u32)| of_handler(step) && run == self.plan.status.run;
+            let this = |(step, run, _): (&str, u32, u32)| handles(step) && run == self.plan.status.run;
             marks(job).is_some_and(this) && job.ended(self.now).is_none()
         })
     }

@@ -6,8 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use stoker_api::{FlowState, StepState, StepStatus};
 
 use super::judge::Record;
-use super::plan::{Planner, Told, marks};
-use super::prepared::{ON_EXIT, ON_FAILURE};
+use super::plan::{Planner, Told, handles, marks};
 
 /// Ended steps that the spec no longer has, and that the status still knows.
 const REMOVED: usize = 256;
@@ -106,7 +105,7 @@ impl Planner<'_> {
                 }
             } else if self.plan.status.timed_out
                 && !job.job.terminating
-                && marks.is_some_and(|(step, ..)| !matches!(step, ON_FAILURE | ON_EXIT))
+                && marks.is_some_and(|(step, ..)| !handles(step))
             {
                 self.plan.upkeep.push(job.delete());
             }
