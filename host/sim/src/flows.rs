@@ -85,9 +85,7 @@ impl Kind for Flows {
     }
 
     fn still_wanted(status: &JobFlowStatus, part: &NewJob) -> bool {
-        let made = status.job_status_list.values().find(|entry| entry.step == part.step);
-        let open = made.is_none_or(|made| made.attempts() < part.attempt);
-        status.run < part.run || status.run == part.run && open
+        flow::still_wanted(status)(part)
     }
 
     fn farewell(jobs: &[Kept<'_>]) -> Vec<Upkeep> {

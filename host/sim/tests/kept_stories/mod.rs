@@ -198,7 +198,8 @@ fn rests<K: Stories>(cluster: &mut KeptCluster<K>) -> Result<(), TestCaseError> 
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are kept")) }
     };
     comes(cluster, seconds(1_200), kept)?;
-    let rest = cluster.now() + seconds(120);
+    // Ended Jobs, and those of nodes that are gone, have their time.
+    let rest = cluster.now() + seconds(600);
     until(cluster, rest)?;
     let writes = cluster.writes;
     let looks: Vec<usize> = cluster.operators.iter().map(|o| o.looks).collect();
