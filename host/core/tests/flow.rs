@@ -541,6 +541,22 @@ fn a_whole_new_run_waits_for_the_end_and_then_runs_everything_anew() {
 }
 
 #[test]
+fn a_whole_new_run_waits_for_a_step_that_started_after_the_end_and_is_not_written_yet() {
+    let mut world = flow(vec![step("a", &[])]);
+    world.settle();
+    world.end("a", true).settle();
+    world.spec = flow(vec![step("a", &[]), step("b", &[])]).spec;
+    world.writes = false;
+    world.settle();
+    (world.writes, world.rerun) = (true, Some("again".to_owned()));
+    let plan = world.settle();
+    assert!(plan.rerun_waits);
+    assert_eq!((world.status.run, world.steps()), (1, vec!["a", "b"]));
+    world.end("b", true).settle();
+    assert_eq!(world.settle().status.run, 2);
+}
+
+#[test]
 fn outputs_reach_dependants_and_are_kept_as_long_as_one_may_need_them() {
     let mut world = flow(vec![step("get-it", &[]), step("b", &["get-it"]), step("c", &["get-it"])]);
     world.settle();

@@ -234,7 +234,12 @@ impl<'a> Planner<'a> {
         }
         let newest = look.jobs.iter().filter_map(marks).map(|(_, run, _)| run).max().unwrap_or(1);
         let wanted = look.rerun.is_some() && look.rerun != look.status.rerun.as_deref();
-        if newest > look.status.run || wanted && look.status.completion_time.is_some() {
+        // A step may have started since the end, because the spec was edited, and that not be written yet.
+        let at_work = |job: &Kept<'_>| {
+            job.ended(self.now).is_none() && marks(job).is_some_and(|(_, run, _)| run == look.status.run)
+        };
+        let over = look.status.completion_time.is_some() && !look.jobs.iter().any(at_work);
+        if newest > look.status.run || wanted && over {
             let run = newest.max(look.status.run + 1);
             *status = JobFlowStatus {
                 run,
