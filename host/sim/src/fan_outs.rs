@@ -132,7 +132,7 @@ impl Promises for FanOuts {
         broken
     }
 
-    fn written(old: &Own<Self>, new: &DaemonJobStatus) -> Vec<String> {
+    fn written(_: &KeptCluster<Self>, old: &Own<Self>, new: &DaemonJobStatus) -> Vec<String> {
         let (old, mut broken) = (&old.status, Vec::new());
         if new.run < old.run {
             broken.push(format!("run {} comes after run {}", new.run, old.run));

@@ -26,7 +26,7 @@ pub trait Promises: Kind {
     /// Which promises a Job breaks by being created now.
     fn created(cluster: &KeptCluster<Self>, wanted: &Wanted<Self>) -> Vec<String>;
     /// Which promises a status breaks in the place of the one that is written.
-    fn written(old: &Own<Self>, new: &Self::Status) -> Vec<String>;
+    fn written(cluster: &KeptCluster<Self>, old: &Own<Self>, new: &Self::Status) -> Vec<String>;
     /// Whether a status tells what became of a Job, so that it may be let go; else what is missing.
     fn recorded(status: &Self::Status, job: &JobTruth<Wanted<Self>>) -> Result<(), String>;
 }
@@ -235,7 +235,7 @@ impl<K: Promises> KeptCluster<K> {
             self.nodes.set_time(self.world.now);
             match due {
                 Due::Operator(moment) => self.happens(moment),
-                due => self.world.happens(due),
+                due => drop(self.world.happens(due)),
             }
             self.notice();
         }
@@ -492,7 +492,7 @@ impl<K: Promises> KeptCluster<K> {
         if own.version() != version {
             return Answer::Conflict;
         }
-        for promise in K::written(&own, status) {
+        for promise in K::written(self, &own, status) {
             self.world.breaks(promise);
         }
         match self.objects.change(OWN, None, |own| own.status = status.clone()) {
@@ -516,6 +516,7 @@ impl<K: Promises> KeptCluster<K> {
         }
         let number = |field: &str| wanted.body["spec"][field].as_i64();
         let work = Work {
+            held: None,
             backoff_limit: number("backoffLimit").unwrap_or(6) as u32,
             ttl: number("ttlSecondsAfterFinished"),
             node: K::node(&wanted.part),

@@ -2,7 +2,7 @@
 //! delay: the Job controller, the TTL controller, the garbage collector, the scheduler and the kubelet. Whoever owns the
 //! Jobs, and the operators that look after them, are others' to simulate; they share the agenda.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::keys;
@@ -19,7 +19,7 @@ use crate::store::{Refusal, Store};
 const FOREGROUND: &str = "foregroundDeletion";
 
 /// How long work takes, in milliseconds.
-const WORK: [i64; 4] = [1_000, 8_000, 30_000, 100_000];
+const WORK: [i64; 4] = [1_000, 15_000, 70_000, 200_000];
 
 /// What is to happen at its time.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub(crate) enum Due {
     Collects(String),
     /// A pod gets a node.
     Binds(String),
+    /// A pod's images are there, and its gate holds, if it has one.
+    Gates(String),
     /// A pod's work begins.
     Begins(String),
     /// A pod's work ends.
@@ -59,9 +61,20 @@ pub(crate) enum Moment {
     Starts(usize),
 }
 
-/// What a Job is made for, and what it is like.
+/// What holds the work of a pod.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// Until then, by the nodes' clock.
+    pub until: Timestamp,
+    /// By a process within its container, and not before that starts.
+    pub within: bool,
+}
+
+/// What a Job is like.
 #[derive(Clone, Debug, Default)]
 pub struct Work {
+    /// What holds it.
+    pub held: Option<Held>,
     /// Pods that may fail.
     pub backoff_limit: u32,
     /// Seconds for which it stays after its end.
@@ -87,8 +100,9 @@ pub struct JobTruth<W> {
     pub completed: bool,
     /// It is gone.
     pub gone: bool,
+    /// Pods that succeeded.
+    pub succeeded: u32,
     work: Work,
-    succeeded: u32,
     failures: u32,
     pods: BTreeSet<String>,
     made_pods: u32,
@@ -99,6 +113,7 @@ pub struct JobTruth<W> {
 struct PodTruth {
     /// It runs no longer from then on.
     killed: Option<Timestamp>,
+    at_work: bool,
     gone: bool,
 }
 
@@ -164,7 +179,7 @@ impl<W> World<W> {
         self.now + milliseconds(self.clocks[0])
     }
 
-    fn node_now(&self) -> Timestamp {
+    pub(crate) fn node_now(&self) -> Timestamp {
         self.now + milliseconds(self.clocks[1])
     }
 
@@ -234,16 +249,19 @@ impl<W> World<W> {
         due
     }
 
-    /// What is not the operators' happens.
-    pub(crate) fn happens(&mut self, what: Due) {
+    /// What is not the operators' happens. The UID of a Job whose work begins.
+    pub(crate) fn happens(&mut self, what: Due) -> Option<String> {
         let by_controller =
             matches!(what, Due::Controls(_) | Due::Expires(_) | Due::Collects(_) | Due::Binds(_));
         if let Some(down) = self.down_for().filter(|_| by_controller) {
             // Controllers wait for the API server.
             let wait = down + self.within(200, 700);
-            return self.due(wait, what);
+            self.due(wait, what);
+            return None;
         }
         match what {
+            Due::Begins(pod) => return self.begins(&pod),
+            Due::Gates(pod) => self.gates(pod),
             Due::Controls(uid) => self.control(&uid),
             Due::Expires(uid) => {
                 if let Some(name) = self.jobs.by_uid(&uid).map(|job| job.name.clone()) {
@@ -253,11 +271,11 @@ impl<W> World<W> {
             }
             Due::Collects(uid) => self.collect(&uid),
             Due::Binds(pod) => self.binds(pod),
-            Due::Begins(pod) => self.begins(pod),
             Due::Ends(pod, well) => self.ends(&pod, well),
             Due::Goes(pod) => self.goes(&pod),
             Due::Operator(_) => {}
         }
+        None
     }
 
     // What is asked of the API server.
@@ -347,7 +365,8 @@ impl<W> World<W> {
             return self.goes(name);
         }
         self.pods.change(name, None, |pod| pod.terminating = true).ok();
-        let kill = self.within(3_000, 30_000);
+        let at_work = self.pods_truth.get(name).is_some_and(|truth| truth.at_work);
+        let kill = if at_work { self.within(8_000, 30_000) } else { self.within(700, 700) };
         self.pods_truth.entry(name.to_owned()).or_default().killed = Some(self.now + kill);
         let wait = kill + self.within(500, 5_000);
         self.due(wait, Due::Goes(name.to_owned()));
@@ -483,28 +502,54 @@ impl<W> World<W> {
                 });
             })
             .ok();
-        let wait = self.within(3_000, 60_000);
-        self.due(wait, Due::Begins(name));
+        let wait = self.within(3_000, 90_000);
+        self.due(wait, Due::Gates(name));
     }
 
     // The kubelet.
 
-    fn begins(&mut self, name: String) {
-        let node_now = self.node_now();
-        let Some(pod) = self.pods.get(&name).cloned().filter(|_| !self.dead(&name)) else { return };
+    fn gates(&mut self, name: String) {
+        let now = self.node_now();
+        let Some(pod) = self.pods.get(&name).cloned().filter(|pod| pod.node.is_some()) else { return };
+        let Some(truth) = self.truth.get(job_of(&pod)) else { return };
+        let Some(held) = truth.work.held else { return self.due(milliseconds(5), Due::Begins(name)) };
         self.pods
             .change(&name, None, |pod| {
+                if held.within {
+                    (pod.phase, pod.containers_started) = (Phase::Running, Some(whole(now)));
+                } else {
+                    pod.gate_started = Some(whole(now));
+                }
+            })
+            .ok();
+        self.due(held.until.duration_since(now).max(milliseconds(5)), Due::Begins(name));
+    }
+
+    fn begins(&mut self, name: &str) -> Option<String> {
+        let node_now = self.node_now();
+        let pod = self.pods.get(name).cloned().filter(|_| !self.dead(name))?;
+        self.pods_truth.entry(name.to_owned()).or_default().at_work = true;
+        self.pods
+            .change(name, None, |pod| {
                 (pod.phase, pod.containers_started) = (Phase::Running, Some(whole(node_now)));
                 set(pod, "Ready", "True", node_now);
             })
             .ok();
-        if let Some(truth) = self.truth.get_mut(job_of(&pod)) {
-            truth.begun = true;
-        }
         self.tell(|| format!("{name} begins its work"));
         let well = self.chance(100) >= u64::from(self.failing);
         let long = WORK[self.chance(WORK.len() as u64) as usize];
-        self.due(milliseconds(long), Due::Ends(name, well));
+        self.due(milliseconds(long), Due::Ends(name.to_owned(), well));
+        let uid = job_of(&pod).to_owned();
+        self.truth.get_mut(&uid)?.begun = true;
+        Some(uid)
+    }
+
+    /// Jobs of which a pod is at work.
+    pub fn at_work(&self) -> HashSet<String> {
+        let at_work = |pod: &&std::sync::Arc<PodView>| {
+            self.pods_truth.get(&pod.name).is_some_and(|truth| truth.at_work)
+        };
+        self.pods.iter().filter(at_work).map(|pod| job_of(pod).to_owned()).collect()
     }
 
     /// The kubelet has ended it, or its node is gone.
@@ -516,6 +561,7 @@ impl<W> World<W> {
     fn ends(&mut self, name: &str, well: bool) {
         let now = self.node_now();
         let Some(pod) = self.pods.get(name).cloned().filter(|_| !self.dead(name)) else { return };
+        self.pods_truth.entry(name.to_owned()).or_default().at_work = false;
         self.pods.change(name, None, |pod| end(pod, well, now)).ok();
         let wait = self.within(300, 3_000);
         self.due(wait, Due::Controls(job_of(&pod).to_owned()));
@@ -523,7 +569,8 @@ impl<W> World<W> {
 
     fn goes(&mut self, name: &str) {
         let Some(pod) = self.pods.get(name).cloned() else { return };
-        self.pods_truth.entry(name.to_owned()).or_default().gone = true;
+        let truth = self.pods_truth.entry(name.to_owned()).or_default();
+        (truth.gone, truth.at_work) = (true, false);
         self.pods.erase(name);
         let uid = job_of(&pod).to_owned();
         let wait = self.within(300, 3_000);

@@ -11,12 +11,12 @@ use stoker_sim::{FanOuts, Sabotage};
 
 #[test]
 fn i6_i10_one_operator_keeps_every_promise_and_each_node_has_its_job() {
-    run_few(200, stories::<FanOuts>(), |story| comes_to_rest(story, 1, None));
+    run_few(500, stories::<FanOuts>(), |story| comes_to_rest(story, 1, None));
 }
 
 #[test]
 fn i6_i10_two_leaders_keep_every_promise_and_each_node_has_its_job() {
-    run_few(200, stories::<FanOuts>(), |story| comes_to_rest(story, 2, None));
+    run_few(500, stories::<FanOuts>(), |story| comes_to_rest(story, 2, None));
 }
 
 #[test]

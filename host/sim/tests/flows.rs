@@ -11,12 +11,12 @@ use stoker_sim::{Flows, Sabotage};
 
 #[test]
 fn i6_i10_one_operator_keeps_every_promise_and_the_flow_ends() {
-    run_few(200, stories::<Flows>(), |story| comes_to_rest(story, 1, None));
+    run_few(500, stories::<Flows>(), |story| comes_to_rest(story, 1, None));
 }
 
 #[test]
 fn i6_i10_two_leaders_keep_every_promise_and_the_flow_ends() {
-    run_few(200, stories::<Flows>(), |story| comes_to_rest(story, 2, None));
+    run_few(500, stories::<Flows>(), |story| comes_to_rest(story, 2, None));
 }
 
 #[test]

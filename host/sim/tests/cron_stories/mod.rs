@@ -10,7 +10,7 @@ use stoker_api::{ConcurrencyPolicy, Gate, RunOutcome, keys};
 use stoker_core::pool::JobView;
 use stoker_core::pool::jobs::History;
 use stoker_core::pre_scaled::{Lead, Rules};
-use stoker_sim::crons::JobTruth;
+use stoker_sim::crons::RunTruth;
 use stoker_sim::{CronCluster, CronSpec, Warm};
 
 /// When stories begin: on some day, before clocks are changed, and before a leap day.
@@ -94,7 +94,7 @@ impl Story {
         let start = STARTS[self.start].parse().unwrap();
         let mut cluster = CronCluster::new(start, self.spec, operators, self.clocks, self.seed);
         tell(|| {
-            cluster.told = Some(Vec::new());
+            cluster.world.told = Some(Vec::new());
             format!("{start}")
         });
         cluster
@@ -197,12 +197,12 @@ pub fn ends() -> impl Strategy<Value = End> {
 
 /// Every promise was kept so far.
 fn kept(cluster: &mut CronCluster) -> Result<(), TestCaseError> {
-    if let Some(told) = &mut cluster.told {
+    if let Some(told) = &mut cluster.world.told {
         for line in std::mem::take(told) {
             tell(|| line);
         }
     }
-    prop_assert!(cluster.broken.is_empty(), "{}", cluster.broken.join("\n"));
+    prop_assert!(cluster.world.broken.is_empty(), "{}", cluster.world.broken.join("\n"));
     Ok(())
 }
 
@@ -237,9 +237,9 @@ pub fn happen(cluster: &mut CronCluster, what: Happens) -> Result<(), TestCaseEr
     match what {
         Happens::Passes(time) => cluster.pass(milliseconds(time)),
         Happens::Near(by) => {
-            let next = spec_of(cluster).and_then(|(_, rules, _)| rules.after(cluster.now));
+            let next = spec_of(cluster).and_then(|(_, rules, _)| rules.after(cluster.now()));
             // Not a month ahead.
-            if let Some(next) = next.filter(|next| next.duration_since(cluster.now) < seconds(30 * 3_600)) {
+            if let Some(next) = next.filter(|next| next.duration_since(cluster.now()) < seconds(30 * 3_600)) {
                 cluster.until(next + milliseconds(by));
             }
         }
@@ -254,24 +254,24 @@ pub fn happen(cluster: &mut CronCluster, what: Happens) -> Result<(), TestCaseEr
         Happens::JobDeleted(j, foreground) => cluster.delete_job(j, foreground),
         Happens::JobEdited(j) => cluster.edit_job(j),
         Happens::PodDeleted(p) => cluster.delete_pod(p),
-        Happens::Down(time) => cluster.goes_down(milliseconds(time)),
+        Happens::Down(time) => cluster.world.goes_down(milliseconds(time)),
         Happens::Crashes(o, time) => cluster.crash(o % operators, milliseconds(time)),
         Happens::Late(o, watch, late) => cluster.delay(o % operators, watch, milliseconds(late)),
         Happens::ClockSet(o, by) => cluster.operators[o % operators].clock = milliseconds(by),
-        Happens::Trouble(trouble) => cluster.trouble = trouble,
+        Happens::Trouble(trouble) => cluster.world.trouble = trouble,
     }
     kept(cluster)
 }
 
 /// The runs of an instant that were not cancelled before it.
 fn runs_of(cluster: &CronCluster, instant: Timestamp) -> usize {
-    cluster.truth.values().filter(|job| job.instant == instant && !job.void).count()
+    cluster.world.truth.values().filter(|job| job.what.instant == instant && !job.what.void).count()
 }
 
 /// Nothing goes wrong any more: what is open is decided, and the latest instant within its deadline has its run.
 pub fn settles(cluster: &mut CronCluster) -> Result<(), TestCaseError> {
     cluster.heal();
-    let healed = cluster.now;
+    let healed = cluster.now();
     tell(|| format!("  healed at {healed}"));
     let open =
         spec_of(cluster).filter(|(_, rules, _)| rules.stopped.is_none()).and_then(|(spec, rules, _)| {
@@ -281,7 +281,7 @@ pub fn settles(cluster: &mut CronCluster) -> Result<(), TestCaseError> {
             let same = cron.status.timetable.as_ref().is_none_or(|timetable| *timetable == rules.timetable);
             let in_time = rules.deadline.is_none_or(|deadline| last + deadline > healed + seconds(20));
             let alone = rules.after(healed).is_none_or(|next| next > healed + seconds(60));
-            let fresh = cluster.truth.values().all(|job| job.instant != last);
+            let fresh = cluster.world.truth.values().all(|job| job.what.instant != last);
             let may = spec.concurrency != ConcurrencyPolicy::Forbid;
             (last > decided && same && in_time && alone && fresh && may).then_some(last)
         });
@@ -292,7 +292,7 @@ pub fn settles(cluster: &mut CronCluster) -> Result<(), TestCaseError> {
     until(cluster, healed + seconds(100))?;
     let Some((_, rules, _)) = spec_of(cluster) else { return Ok(()) };
     let cron = cluster.cron().unwrap();
-    let last = rules.until(cluster.now - seconds(10)).filter(|last| *last > cron.created);
+    let last = rules.until(cluster.now() - seconds(10)).filter(|last| *last > cron.created);
     let decided = cron.status.decided_until;
     let suspended = rules.stopped == Some(stoker_core::pre_scaled::Stopped::Suspended);
     prop_assert!(suspended || last <= decided, "I5: decided until {decided:?}, and {last:?} has passed");
@@ -304,7 +304,7 @@ pub fn runs_on_time(cluster: &mut CronCluster) -> Result<(), TestCaseError> {
     for operator in &mut cluster.operators {
         operator.rarely = None;
     }
-    let calm = cluster.now;
+    let calm = cluster.now();
     let Some((spec, rules, lead)) = spec_of(cluster) else { return Ok(()) };
     let missed = cluster.cron().unwrap().status.missed_count;
     let mut instant = calm + seconds(60);
@@ -317,15 +317,16 @@ pub fn runs_on_time(cluster: &mut CronCluster) -> Result<(), TestCaseError> {
         let start = lead.start(instant, &rules.zone);
         until(cluster, instant - SignedDuration::from_millis(1))?;
         let unfinished = |job: &JobView| job.finished.is_none();
-        let earlier = |job: &JobView| cluster.truth[&job.uid].instant < instant && unfinished(job);
-        let beside = cluster.jobs.iter().any(|job| earlier(job));
-        let at_work = cluster.at_work();
+        let earlier = |job: &JobView| cluster.world.truth[&job.uid].what.instant < instant && unfinished(job);
+        let beside = cluster.world.jobs.iter().any(|job| earlier(job));
+        let at_work = cluster.world.at_work();
         until(cluster, instant + seconds(3))?;
         if rules.stopped.is_some() {
             prop_assert!(runs_of(cluster, instant) == 0, "stopped, and {instant} has a run");
             continue;
         }
-        let of_instant = cluster.truth.values().find(|job| job.instant == instant && !job.void);
+        let of_instant =
+            cluster.world.truth.values().find(|job| job.what.instant == instant && !job.what.void);
         if beside && spec.concurrency == ConcurrencyPolicy::Forbid {
             let skipped = cluster.cron().unwrap().status.decided_until >= Some(instant);
             prop_assert!(skipped, "I5: nothing is decided of {instant}");
@@ -347,30 +348,36 @@ pub fn runs_on_time(cluster: &mut CronCluster) -> Result<(), TestCaseError> {
         // By another warm-up, if it was made before.
         let early = run.made >= calm && run.made < start - seconds(1);
         prop_assert!(!early, "{instant}: made at {}, before {start}", run.made);
-        let as_it_is = (run.spec.template, run.spec.gate) == (spec.template, spec.gate);
-        prop_assert!(as_it_is, "{instant}: made by another template: {:?}", run.spec);
-        let edited = |job: &JobView| job.edited && cluster.truth[&job.uid].instant == instant;
-        prop_assert!(!cluster.jobs.iter().any(|job| edited(job)), "{instant}: edited by hand");
+        let as_it_is = (run.what.spec.template, run.what.spec.gate) == (spec.template, spec.gate);
+        prop_assert!(as_it_is, "{instant}: made by another template: {:?}", run.what.spec);
+        let edited = |job: &JobView| job.edited && cluster.world.truth[&job.uid].what.instant == instant;
+        prop_assert!(!cluster.world.jobs.iter().any(|job| edited(job)), "{instant}: edited by hand");
         if spec.concurrency == ConcurrencyPolicy::Replace {
-            for job in cluster.jobs.iter() {
-                let left = cluster.truth[&job.uid].instant < instant && unfinished(job) && !job.terminating;
+            for job in cluster.world.jobs.iter() {
+                let left = cluster.world.truth[&job.uid].what.instant < instant
+                    && unfinished(job)
+                    && !job.terminating;
                 prop_assert!(!left, "Replace: {} is left at {instant}", job.name);
             }
         }
     }
-    for (uid, job) in &cluster.truth {
-        let stray = job.begun && job.instant > calm && !rules.names(job.instant);
-        prop_assert!(!stray, "{uid} has begun the work of {}, which the schedule does not name", job.instant);
+    for (uid, job) in &cluster.world.truth {
+        let stray = job.begun && job.what.instant > calm && !rules.names(job.what.instant);
+        prop_assert!(
+            !stray,
+            "{uid} has begun the work of {}, which the schedule does not name",
+            job.what.instant
+        );
     }
     let status = &cluster.cron().unwrap().status;
     for run in &status.last_runs {
         // One that was deleted may have been about to succeed.
-        let done = |job: &JobTruth| {
-            job.instant == run.instant
+        let done = |job: &RunTruth| {
+            job.what.instant == run.instant
                 && (run.outcome == RunOutcome::Deleted && job.deleted.is_some()
                     || (job.succeeded > 0) == (run.outcome == RunOutcome::Succeeded))
         };
-        prop_assert!(cluster.truth.values().any(done), "{run:?} is not what became of it");
+        prop_assert!(cluster.world.truth.values().any(done), "{run:?} is not what became of it");
     }
     let late = rules.deadline.is_some_and(|deadline| deadline < seconds(5)) || rules.stopped.is_some();
     prop_assert!(late || status.missed_count == missed, "I5: an instant is missed in calm times");
@@ -379,7 +386,7 @@ pub fn runs_on_time(cluster: &mut CronCluster) -> Result<(), TestCaseError> {
 
 /// What was stopped does not begin, what has ended is let go, and then nothing is written any more.
 pub fn ends_well(cluster: &mut CronCluster, end: End) -> Result<(), TestCaseError> {
-    let stopped = cluster.now;
+    let stopped = cluster.now();
     tell(|| format!("  the end, {end:?} at {stopped}"));
     if let Some((spec, ..)) = spec_of(cluster) {
         match end {
@@ -392,45 +399,49 @@ pub fn ends_well(cluster: &mut CronCluster, end: End) -> Result<(), TestCaseErro
     // Work takes up to 200 s, three times; and a pod may have waited long for its node, its images and its end.
     until(cluster, stopped + seconds(1_800))?;
     if spec_of(cluster).is_none_or(|(_, rules, _)| rules.stopped.is_some()) {
-        for (uid, job) in &cluster.truth {
+        for (uid, job) in &cluster.world.truth {
             prop_assert!(
-                !(job.begun && job.instant > stopped + seconds(3)),
+                !(job.begun && job.what.instant > stopped + seconds(3)),
                 "{uid} has begun the work of {} although that was stopped",
-                job.instant
+                job.what.instant
             );
         }
     }
     let Some((_, rules, lead)) = spec_of(cluster) else {
         prop_assert!(cluster.cron().is_none(), "the object is left");
-        let jobs: Vec<_> = cluster.jobs.iter().map(|job| &job.name).collect();
-        prop_assert!(jobs.is_empty() && cluster.pods.is_empty(), "left: {jobs:?}, {}", cluster.pods.len());
+        let jobs: Vec<_> = cluster.world.jobs.iter().map(|job| &job.name).collect();
+        prop_assert!(
+            jobs.is_empty() && cluster.world.pods.is_empty(),
+            "left: {jobs:?}, {}",
+            cluster.world.pods.len()
+        );
         return Ok(());
     };
     lost(cluster)?;
     // Between two instants, when no warm-up begins.
-    let now = cluster.now;
+    let now = cluster.now();
     let next = rules.after(now);
     let quiet = match next {
         _ if rules.stopped.is_none() => next.map(|next| lead.start(next, &rules.zone)),
         Some(next) if next < now + seconds(1_800) => {
             until(cluster, next + seconds(5))?;
-            rules.after(cluster.now)
+            rules.after(cluster.now())
         }
         next => next,
     };
     let quiet = quiet.map_or(now + seconds(7_200), |quiet| (quiet - seconds(1)).min(now + seconds(7_200)));
     // Runs that have begun since may be at work.
     let at_rest = rules.stopped.is_some() || rules.until(now).is_none_or(|last| last <= stopped);
-    if quiet <= cluster.now || !at_rest {
+    if quiet <= cluster.now() || !at_rest {
         return Ok(());
     }
-    for job in cluster.jobs.iter() {
+    for job in cluster.world.jobs.iter() {
         prop_assert!(job.finished.is_some(), "{job:?} has not ended");
         prop_assert!(job.finalizers.is_empty() && !job.terminating, "{} is kept: {job:?}", job.name);
     }
     for (well, limit) in [(true, rules.keep.completed), (false, rules.keep.failed)] {
         let count =
-            cluster.jobs.iter().filter(|j| j.finished.as_ref().is_some_and(|f| f.well == well)).count();
+            cluster.world.jobs.iter().filter(|j| j.finished.as_ref().is_some_and(|f| f.well == well)).count();
         prop_assert!(
             limit.is_none_or(|limit| count <= limit as usize),
             "{count} Jobs kept, {limit:?} may be"
@@ -448,12 +459,13 @@ pub fn ends_well(cluster: &mut CronCluster, end: End) -> Result<(), TestCaseErro
 
 /// Each run has begun its work, unless somebody deleted it or it failed before.
 fn lost(cluster: &CronCluster) -> Result<(), TestCaseError> {
-    for (uid, job) in &cluster.truth {
-        let begun = job.begun || job.deleted.is_some() || job.failed;
-        let due = job.instant + seconds(600) < cluster.now && job.made + seconds(600) < cluster.now;
-        prop_assert!(begun || !due, "I5: {uid} never began the work of {}", job.instant);
+    for (uid, job) in &cluster.world.truth {
+        let begun = job.begun || job.deleted.is_some() || job.ended == Some(false);
+        let due = job.what.instant + seconds(600) < cluster.now() && job.made + seconds(600) < cluster.now();
+        prop_assert!(begun || !due, "I5: {uid} never began the work of {}", job.what.instant);
     }
-    let kept = cluster.jobs.iter().filter(|job| job.finalizers.iter().any(|f| f == keys::OUTCOME)).count();
+    let kept =
+        cluster.world.jobs.iter().filter(|job| job.finalizers.iter().any(|f| f == keys::OUTCOME)).count();
     prop_assert!(kept <= 64, "{kept} Jobs are kept");
     Ok(())
 }

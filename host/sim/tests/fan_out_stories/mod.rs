@@ -81,6 +81,8 @@ fn name(node: u8) -> String {
 impl Stories for FanOuts {
     type User = User;
 
+    const OUTAGE: i64 = 240_000;
+
     fn spec() -> BoxedStrategy<DaemonJobSpec> {
         let ttl = prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(10)), 1 => Just(Some(90))];
         let timeout = prop::option::weighted(0.15, 20..400u32);

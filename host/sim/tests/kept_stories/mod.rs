@@ -61,6 +61,9 @@ pub trait Stories: Promises {
 
     fn spec() -> BoxedStrategy<Self::Spec>;
     fn user() -> BoxedStrategy<Self::User>;
+    /// For how many milliseconds at most the API server answers nobody.
+    const OUTAGE: i64;
+
     /// Lets that happen.
     fn happen(cluster: &mut KeptCluster<Self>, what: Self::User);
     /// What there is before it begins.
@@ -76,9 +79,11 @@ fn happens<K: Stories>() -> impl Strategy<Value = Happens<K::User>> {
     let accidents = prop_oneof![
         3 => (n(), any::<bool>()).prop_map(|(j, foreground)| JobDeleted(j, foreground)),
         1 => n().prop_map(PodDeleted),
-        2 => short().prop_map(Down),
+        2 => short().prop_map(|time| Down(time.min(K::OUTAGE))),
         4 => (n(), short()).prop_map(|(o, time)| Crashes(o, time)),
         5 => (n(), 0..4usize, 0..20_000i64).prop_map(|(o, watch, late)| Late(o, watch, late)),
+        // What is known of the object late is read again before anything is created.
+        1 => (n(), 0..120_000i64).prop_map(|(o, late)| Late(o, 0, late)),
         1 => (n(), -2_000..2_000i64).prop_map(|(o, by)| ClockSet(o, by)),
         3 => prop_oneof![Just(0), 1..20u32, Just(60)].prop_map(Trouble),
         1 => prop_oneof![Just(0), Just(20), Just(60), Just(100)].prop_map(Failing),
