@@ -1,18 +1,18 @@
 //! An operator that looks after a PreScaledCronJob: what its watches told it, what it remembers, and the requests of its
 //! look, one after the other, as the shell makes them.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use stoker_api::{PreScaledCronJobStatus, keys};
+use stoker_api::PreScaledCronJobStatus;
 use stoker_core::PodView;
 use stoker_core::kept::Upkeep;
 use stoker_core::pool::{JobPods, JobView};
 use stoker_core::pre_scaled::{self, Action, Run};
 
 use crate::crons::{CRON, Cron, CronSpec};
-use crate::jobs::job_of;
+use crate::known::Known;
 use crate::store::{Object as _, Store, View};
 
 /// How long it waits for an answer.
@@ -20,9 +20,6 @@ pub const PATIENCE: SignedDuration = SignedDuration::from_secs(15);
 
 /// How long after its look a plan may still create.
 pub const PLAN_HOLDS: SignedDuration = SignedDuration::from_secs(10);
-
-/// What was made is believed to exist for so long although the watch does not show it.
-const BELIEVED: SignedDuration = SignedDuration::from_secs(30);
 
 /// After a farewell it looks again so much later.
 const FAREWELL: SignedDuration = SignedDuration::from_secs(5);
@@ -197,13 +194,9 @@ pub struct CronOperator {
     /// It looks again so often at least while something is to come: timers do not know when the clock is set.
     pub rarely: Option<SignedDuration>,
     crons: View<Cron>,
-    jobs: View<JobView>,
-    pods: View<PodView>,
+    known: Known,
     shown: Option<(u64, bool)>,
     latest: Option<Arc<Cron>>,
-    made: Vec<(Timestamp, JobView)>,
-    /// Jobs that it let go, by UID, and that the watch may not have shown so yet.
-    let_go: BTreeSet<String>,
     failures: u32,
     carrying: Option<Carrying>,
 }
@@ -222,8 +215,7 @@ impl CronOperator {
     pub fn start(&mut self, crons: &Store<Cron>, jobs: &Store<JobView>, pods: &Store<PodView>) {
         self.alive = true;
         self.crons.relist(crons);
-        self.jobs.relist(jobs);
-        self.pods.relist(pods);
+        self.known.relist(jobs, pods);
     }
 
     /// It dies.
@@ -262,7 +254,8 @@ impl CronOperator {
         jobs: &Store<JobView>,
         pods: &Store<PodView>,
     ) -> Option<Timestamp> {
-        let since = [self.crons.late_since(crons), self.jobs.late_since(jobs), self.pods.late_since(pods)];
+        let [of_jobs, of_pods] = self.known.late_since(jobs, pods);
+        let since = [self.crons.late_since(crons), of_jobs, of_pods];
         since.into_iter().zip(self.delays).filter_map(|(since, delay)| Some(since? + delay)).min()
     }
 
@@ -274,33 +267,12 @@ impl CronOperator {
         pods: &Store<PodView>,
         now: Timestamp,
     ) -> bool {
-        let mut of_children = self.jobs.deliver_until(jobs, now - self.delays[1]);
-        of_children |= self.pods.deliver_until(pods, now - self.delays[2]);
+        let of_children = self.known.deliver(jobs, pods, [now - self.delays[1], now - self.delays[2]]);
         self.crons.deliver_until(crons, now - self.delays[0]);
         let shown = self.crons.get(CRON).map(|cron| (cron.generation, cron.finalizer));
         let changed = shown != self.shown;
         self.shown = shown;
         changed || of_children
-    }
-
-    fn seen(&mut self, now: Timestamp) -> (Vec<JobView>, HashMap<String, Vec<PodView>>) {
-        let mut jobs: Vec<JobView> = self.jobs.iter().map(|job| JobView::clone(job)).collect();
-        let shown = &self.jobs;
-        self.made.retain(|(at, made)| {
-            now.duration_since(*at) < BELIEVED
-                && !shown.went(&made.uid)
-                && jobs.iter().all(|job| job.uid != made.uid)
-        });
-        jobs.extend(self.made.iter().map(|(_, made)| made.clone()));
-        self.let_go.retain(|uid| jobs.iter().any(|job| &job.uid == uid));
-        for job in jobs.iter_mut().filter(|job| self.let_go.contains(&job.uid)) {
-            job.finalizers.retain(|finalizer| finalizer != keys::OUTCOME);
-        }
-        let mut pods: HashMap<String, Vec<PodView>> = HashMap::new();
-        for pod in self.pods.iter() {
-            pods.entry(job_of(pod).to_owned()).or_default().push(PodView::clone(pod));
-        }
-        (jobs, pods)
     }
 
     /// It looks. Returns what it saw and wants, in words.
@@ -314,7 +286,7 @@ impl CronOperator {
         let newer = |shown: &Arc<Cron>| self.latest.clone().filter(|latest| version(latest) > version(shown));
         let object = shown.map(|shown| newer(&shown).unwrap_or(shown));
         let mut carrying = Carrying { object: object.clone(), began: true_now, ..Carrying::default() };
-        let (jobs, pods) = self.seen(true_now);
+        let (jobs, pods) = self.known.seen(true_now);
         let none = Vec::new();
         let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
         let runs: Vec<Run<'_>> =
@@ -441,7 +413,7 @@ impl CronOperator {
                 carrying.left.push_front(Write::ReadJob { instant: *instant });
             }
             (Write::Create { .. } | Write::ReadJob { .. }, Answer::Job(job)) => {
-                self.made.push((true_now, JobView::clone(&job)));
+                self.known.note_made(true_now, &job);
             }
             (Write::Create { .. } | Write::ReadJob { .. }, _) => {
                 carrying.failed = true;
@@ -461,7 +433,7 @@ impl CronOperator {
             (Write::Finalizer { .. }, Answer::Done | Answer::NotFound) => {}
             (Write::Finalizer { .. }, _) => carrying.error = true,
             (_, Answer::Nothing) => carrying.failed = true,
-            (Write::LetGo { uid, .. }, _) => drop(self.let_go.insert(uid.clone())),
+            (Write::LetGo { uid, .. }, _) => self.known.note_let_go(uid),
             _ => {}
         }
         self.carrying = Some(carrying);
@@ -482,7 +454,7 @@ impl CronOperator {
                 }
             }
             (Answer::NotFound, None) => {
-                let (jobs, pods) = self.seen(true_now);
+                let (jobs, pods) = self.known.seen(true_now);
                 let none = Vec::new();
                 let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
                 let runs: Vec<Run<'_>> =

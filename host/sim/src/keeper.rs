@@ -1,7 +1,7 @@
 //! An operator that looks after an object whose Jobs are kept until their outcome is written, as the shell does it: what its
 //! watches told it, what it remembers, the requests of its look, one after the other, and the status that it writes beside.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -14,11 +14,8 @@ use stoker_core::kept::{Kept, Upkeep};
 use stoker_core::pool::JobView;
 
 use crate::cron_operator::{PATIENCE, PLAN_HOLDS};
-use crate::jobs::job_of;
+use crate::known::Known;
 use crate::store::{Object, Store, View};
-
-/// What was made is believed to exist for so long although the watch does not show it.
-const BELIEVED: SignedDuration = SignedDuration::from_secs(30);
 
 /// What was done about an object that goes is waited for so long.
 const LEAVING: SignedDuration = SignedDuration::from_secs(5);
@@ -366,14 +363,10 @@ pub struct Keeper<K: Kind> {
     /// The requests that it waits for: that of its look, and that of its status.
     pub flights: [Option<u64>; 2],
     objects: View<Own<K>>,
-    jobs: View<JobView>,
-    pods: View<PodView>,
+    known: Known,
     nodes: View<Node>,
     shown: Option<(i64, bool, BTreeMap<String, String>)>,
     latest: Option<Arc<Own<K>>>,
-    made: Vec<(Timestamp, JobView)>,
-    /// Jobs that it let go, by UID, and that the watch may not have shown so yet.
-    let_go: BTreeSet<String>,
     /// Names of Jobs that are another's, until when, and how often that was seen.
     taken: HashMap<String, (Timestamp, u32)>,
     failures: u32,
@@ -401,13 +394,10 @@ impl<K: Kind> Keeper<K> {
             sabotage: None,
             flights: [None; 2],
             objects: View::default(),
-            jobs: View::default(),
-            pods: View::default(),
+            known: Known::default(),
             nodes: View::default(),
             shown: None,
             latest: None,
-            made: Vec::new(),
-            let_go: BTreeSet::new(),
             taken: HashMap::new(),
             failures: 0,
             looking: None,
@@ -422,8 +412,7 @@ impl<K: Kind> Keeper<K> {
     pub fn start(&mut self, stores: Stores<'_, K>) {
         self.alive = true;
         self.objects.relist(stores.objects);
-        self.jobs.relist(stores.jobs);
-        self.pods.relist(stores.pods);
+        self.known.relist(stores.jobs, stores.pods);
         self.nodes.relist(stores.nodes);
     }
 
@@ -450,12 +439,9 @@ impl<K: Kind> Keeper<K> {
 
     /// When its watches have something to tell.
     pub fn tells_at(&self, stores: Stores<'_, K>) -> Option<Timestamp> {
-        let since = [
-            self.objects.late_since(stores.objects),
-            self.jobs.late_since(stores.jobs),
-            self.pods.late_since(stores.pods),
-            self.nodes.late_since(stores.nodes),
-        ];
+        let [of_jobs, of_pods] = self.known.late_since(stores.jobs, stores.pods);
+        let of_object = self.objects.late_since(stores.objects);
+        let since = [of_object, of_jobs, of_pods, self.nodes.late_since(stores.nodes)];
         since.into_iter().zip(self.delays).filter_map(|(since, delay)| Some(since? + delay)).min()
     }
 
@@ -463,8 +449,7 @@ impl<K: Kind> Keeper<K> {
     pub fn tell(&mut self, stores: Stores<'_, K>, now: Timestamp) -> bool {
         let until = self.delays.map(|delay| now - delay);
         self.objects.deliver_until(stores.objects, until[0]);
-        let mut asks = self.jobs.deliver_until(stores.jobs, until[1]);
-        asks |= self.pods.deliver_until(stores.pods, until[2]);
+        let mut asks = self.known.deliver(stores.jobs, stores.pods, [until[1], until[2]]);
         asks |= self.nodes.deliver_until(stores.nodes, until[3]);
         let shown = self.objects.get(OWN).map(|own| (own.generation, own.finalizer, own.annotations.clone()));
         let changed = shown != self.shown;
@@ -489,27 +474,6 @@ impl<K: Kind> Keeper<K> {
         }
     }
 
-    /// The Jobs and pods, as far as they are known.
-    fn seen(&mut self, now: Timestamp) -> (Vec<JobView>, HashMap<String, Vec<PodView>>) {
-        let mut jobs: Vec<JobView> = self.jobs.iter().map(|job| JobView::clone(job)).collect();
-        let shown = &self.jobs;
-        self.made.retain(|(at, made)| {
-            now.duration_since(*at) < BELIEVED
-                && !shown.went(&made.uid)
-                && jobs.iter().all(|job| job.uid != made.uid)
-        });
-        jobs.extend(self.made.iter().map(|(_, made)| made.clone()));
-        self.let_go.retain(|uid| jobs.iter().any(|job| &job.uid == uid));
-        for job in jobs.iter_mut().filter(|job| self.let_go.contains(&job.uid)) {
-            job.finalizers.retain(|finalizer| finalizer != keys::OUTCOME);
-        }
-        let mut pods: HashMap<String, Vec<PodView>> = HashMap::new();
-        for pod in self.pods.iter() {
-            pods.entry(job_of(pod).to_owned()).or_default().push(PodView::clone(pod));
-        }
-        (jobs, pods)
-    }
-
     /// It looks. Returns what it wants, in words.
     pub fn look(&mut self, true_now: Timestamp) -> String {
         self.looks += 1;
@@ -519,7 +483,7 @@ impl<K: Kind> Keeper<K> {
         if object.is_none() {
             self.latest = None;
         }
-        let (jobs, pods) = self.seen(true_now);
+        let (jobs, pods) = self.known.seen(true_now);
         let none = Vec::new();
         let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
         let kept: Vec<Kept<'_>> = jobs.iter().map(|job| Kept { job, pods: of(job) }).collect();
@@ -641,14 +605,14 @@ impl<K: Kind> Keeper<K> {
             (Write::Create(wanted), Answer::Existed) => looking.left.push_front(Write::ReadJob(wanted)),
             (Write::Create(wanted), Answer::Job(job)) => {
                 self.taken.remove(name(&wanted.body));
-                self.made.push((now, JobView::clone(&job)));
+                self.known.note_made(now, &job);
                 looking.any = true;
             }
             (Write::ReadJob(wanted), Answer::Job(job)) => {
                 looking.any = true;
                 if is_for(&job, &wanted.body) {
                     self.taken.remove(name(&wanted.body));
-                    self.made.push((now, JobView::clone(&job)));
+                    self.known.note_made(now, &job);
                 } else {
                     let before = self.taken.get(name(&wanted.body)).map_or(0, |taken| taken.1);
                     let wait = SignedDuration::from_secs((5 << before.min(6)).min(300));
@@ -660,7 +624,7 @@ impl<K: Kind> Keeper<K> {
                 looking.left.retain(|write| !matches!(write, Write::Create(_)));
             }
             (_, Answer::Nothing) => looking.failed = true,
-            (Write::Upkeep(Upkeep::LetGo { uid, .. }), _) => drop(self.let_go.insert(uid)),
+            (Write::Upkeep(Upkeep::LetGo { uid, .. }), _) => self.known.note_let_go(&uid),
             (Write::Finalizer { .. }, Answer::Conflict) => looking.failed = true,
             _ => {}
         }
@@ -679,7 +643,7 @@ impl<K: Kind> Keeper<K> {
                 return;
             }
             (Answer::NotFound, None) => {
-                let (jobs, pods) = self.seen(now);
+                let (jobs, pods) = self.known.seen(now);
                 let none = Vec::new();
                 let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
                 let kept: Vec<Kept<'_>> = jobs.iter().map(|job| Kept { job, pods: of(job) }).collect();

@@ -18,6 +18,7 @@ pub mod flows;
 pub mod jobs;
 pub mod keeper;
 pub mod kept;
+mod known;
 pub mod look;
 pub mod operator;
 pub mod pods;

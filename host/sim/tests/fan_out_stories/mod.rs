@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::kept_stories::{Stories, comes, seconds, until};
+use crate::kept_stories::{Stories, comes, job_template, retry, seconds, ttl, ttl_of, until};
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
 use stoker_api::{
     CompletionPolicy, DaemonJobSpec, DaemonJobState, FailurePolicy, NodeCounts, Parallelism, Retry, keys,
 };
@@ -34,24 +33,6 @@ pub enum User {
     Excluded(Vec<u8>),
     Rerun(u8),
     Resume(u8),
-}
-
-fn template(version: u8, ttl: Option<u32>) -> Map<String, Value> {
-    let mut job =
-        json!({"template": {"spec": {"containers": [{"name": "a", "image": format!("a:{version}")}]}}});
-    if let Some(ttl) = ttl {
-        job["ttlSecondsAfterFinished"] = ttl.into();
-    }
-    job.as_object().unwrap().clone()
-}
-
-fn retry() -> impl Strategy<Value = Option<Retry>> {
-    let retry = (0..3u32, 0..20u32).prop_map(|(limit, backoff_seconds)| Retry {
-        limit,
-        backoff_seconds,
-        max_backoff_seconds: 30,
-    });
-    prop::option::of(retry)
 }
 
 fn parallelism() -> impl Strategy<Value = Option<Parallelism>> {
@@ -84,16 +65,15 @@ impl Stories for FanOuts {
     const OUTAGE: i64 = 240_000;
 
     fn spec() -> BoxedStrategy<DaemonJobSpec> {
-        let ttl = prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(10)), 1 => Just(Some(90))];
         let timeout = prop::option::weighted(0.15, 20..400u32);
-        (parallelism(), failure(), completion(), retry(), timeout, ttl)
+        (parallelism(), failure(), completion(), retry(), timeout, ttl())
             .prop_map(|(parallelism, failure_policy, completion_policy, retry, timeout, ttl)| DaemonJobSpec {
                 parallelism,
                 failure_policy,
                 completion_policy,
                 retry,
                 timeout_seconds: timeout,
-                job: template(0, ttl),
+                job: job_template(0, ttl),
                 ..DaemonJobSpec::default()
             })
             .boxed()
@@ -171,8 +151,7 @@ fn edit(spec: &mut DaemonJobSpec, what: User) {
         User::Timeout(timeout) => spec.timeout_seconds = timeout,
         User::Paused(on) => spec.paused = on,
         User::Template(version) => {
-            let ttl = spec.job.get("ttlSecondsAfterFinished").and_then(Value::as_u64);
-            spec.job = template(version, ttl.map(|ttl| ttl as u32));
+            spec.job = job_template(version, ttl_of(&spec.job));
         }
         User::RerunOnChange(on) => spec.rerun_on_template_change = on,
         User::Excluded(nodes) => {

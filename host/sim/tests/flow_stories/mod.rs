@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::kept_stories::{Stories, comes, seconds, until};
+use crate::kept_stories::{Stories, comes, job_template, retry, seconds, ttl, ttl_of, until};
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
 use stoker_api::{
     FlowState, Handler, JobFlowSpec, JobFlowStatus, Retry, Step, StepCondition, StepState, StepStatus,
     WaitFor, keys,
@@ -34,24 +33,6 @@ pub enum User {
     RerunFailed(u8),
 }
 
-fn template(version: u8, ttl: Option<u32>) -> Map<String, Value> {
-    let mut job =
-        json!({"template": {"spec": {"containers": [{"name": "a", "image": format!("a:{version}")}]}}});
-    if let Some(ttl) = ttl {
-        job["ttlSecondsAfterFinished"] = ttl.into();
-    }
-    job.as_object().unwrap().clone()
-}
-
-fn retry() -> impl Strategy<Value = Option<Retry>> {
-    let retry = (0..4u32, 0..20u32).prop_map(|(limit, backoff_seconds)| Retry {
-        limit,
-        backoff_seconds,
-        max_backoff_seconds: 30,
-    });
-    prop::option::of(retry)
-}
-
 fn condition() -> impl Strategy<Value = Option<StepCondition>> {
     prop_oneof![
         4 => Just(None),
@@ -63,12 +44,11 @@ fn condition() -> impl Strategy<Value = Option<StepCondition>> {
 }
 
 fn step() -> impl Strategy<Value = (Step, Vec<(usize, Option<StepCondition>)>)> {
-    let ttl = prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(10)), 1 => Just(Some(90))];
     let shared = prop::bool::weighted(0.1);
     let waits = prop::collection::vec((0..8usize, condition()), 0..3);
-    (retry(), ttl, shared, waits).prop_map(|(retry, ttl, shared, waits)| {
+    (retry(), ttl(), shared, waits).prop_map(|(retry, ttl, shared, waits)| {
         let step = Step {
-            job_template: (!shared).then(|| template(0, ttl)),
+            job_template: (!shared).then(|| job_template(0, ttl)),
             job_template_ref: shared.then(|| SHARED.to_owned()),
             retry,
             ..Step::default()
@@ -110,7 +90,7 @@ fn flow() -> impl Strategy<Value = FlowSpec> {
     (graph(), limits, any::<[bool; 2]>(), any::<bool>()).prop_map(
         |(flows, (max_parallel, timeout_seconds, ttl_seconds_after_finished), handlers, shared)| {
             let handler = |there: bool| {
-                there.then(|| Handler { job_template: Some(template(0, None)), ..Handler::default() })
+                there.then(|| Handler { job_template: Some(job_template(0, None)), ..Handler::default() })
             };
             let flow = JobFlowSpec {
                 global_params: None,
@@ -132,7 +112,7 @@ fn flow() -> impl Strategy<Value = FlowSpec> {
 
 fn put_shared(spec: &mut FlowSpec, version: Option<u8>) {
     match version {
-        Some(version) => drop(spec.templates.insert(SHARED.to_owned(), template(version, None).into())),
+        Some(version) => drop(spec.templates.insert(SHARED.to_owned(), job_template(version, None).into())),
         None => drop(spec.templates.remove(SHARED)),
     }
 }
@@ -200,8 +180,7 @@ fn edit(spec: &mut FlowSpec, what: User) {
         User::Retry(step, retry) => flow.flows[step % steps].retry = retry,
         User::Template(step, version) => {
             if let Some(old) = &mut flow.flows[step % steps].job_template {
-                let ttl = old.get("ttlSecondsAfterFinished").and_then(Value::as_u64);
-                *old = template(version, ttl.map(|ttl| ttl as u32));
+                *old = job_template(version, ttl_of(old));
             }
         }
         User::Removed(step) if steps > 1 => {

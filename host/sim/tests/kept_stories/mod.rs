@@ -6,7 +6,8 @@ use std::fmt;
 use crate::seeds::tell;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use stoker_api::keys;
+use serde_json::{Map, Value, json};
+use stoker_api::{Retry, keys};
 use stoker_sim::kept::Promises;
 use stoker_sim::{KeptCluster, Own, Sabotage};
 
@@ -70,6 +71,34 @@ pub trait Stories: Promises {
     fn prepare(_: &mut KeptCluster<Self>) {}
     /// Nothing is in the way any more: what must have come by some time.
     fn ends(cluster: &mut KeptCluster<Self>) -> Result<(), TestCaseError>;
+}
+
+/// A JobSpec in some version.
+pub fn job_template(version: u8, ttl: Option<u32>) -> Map<String, Value> {
+    let container = json!({"name": "a", "image": format!("a:{version}")});
+    let mut job = json!({"template": {"spec": {"containers": [container]}}});
+    if let Some(ttl) = ttl {
+        job["ttlSecondsAfterFinished"] = ttl.into();
+    }
+    job.as_object().unwrap().clone()
+}
+
+/// For how long Jobs stay after their end.
+pub fn ttl() -> impl Strategy<Value = Option<u32>> {
+    prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(10)), 1 => Just(Some(90))]
+}
+
+pub fn ttl_of(job: &Map<String, Value>) -> Option<u32> {
+    job.get("ttlSecondsAfterFinished").and_then(Value::as_u64).map(|ttl| ttl as u32)
+}
+
+pub fn retry() -> impl Strategy<Value = Option<Retry>> {
+    let retry = (0..4u32, 0..20u32).prop_map(|(limit, backoff_seconds)| Retry {
+        limit,
+        backoff_seconds,
+        max_backoff_seconds: 30,
+    });
+    prop::option::of(retry)
 }
 
 fn happens<K: Stories>() -> impl Strategy<Value = Happens<K::User>> {
