@@ -10,7 +10,7 @@ use stoker_core::kept::{Kept, Upkeep};
 
 use crate::keeper::{Kind, OWN, OWN_UID, Own, Sabotage, Seen, Wanted, Wants};
 use crate::kept::{KeptCluster, Promises};
-use crate::world::JobTruth;
+use crate::world::{JobTruth, said};
 
 /// JobFlow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,6 +182,15 @@ impl Promises for Flows {
         for (on, until) in waits(spec, step) {
             if !came(cluster, spec, *run, on, until) {
                 broken.push(format!("step {step} starts in run {run}, and {on} was never {until:?}"));
+            }
+        }
+        for (variable, text) in &wanted.part.env {
+            let says = |(uid, job): (&String, &StepTruth)| {
+                let of_step = *variable == format!("STOKER_OUTPUT_{}", job.what.part.step.to_uppercase());
+                of_step && job.what.part.run == *run && text.starts_with(&said(&format!("{uid}-")))
+            };
+            if variable.starts_with("STOKER_OUTPUT_") && !cluster.world.truth.iter().any(says) {
+                broken.push(format!("step {step} is told that {variable} is {text:?}"));
             }
         }
         if spec.suspend {

@@ -148,6 +148,11 @@ pub struct World<W> {
     random: u64,
 }
 
+/// What a pod has said in the end that ended well.
+pub(crate) fn said(pod: &str) -> String {
+    format!("said by {pod}")
+}
+
 pub(crate) fn milliseconds(milliseconds: i64) -> SignedDuration {
     SignedDuration::from_millis(milliseconds)
 }
@@ -562,7 +567,12 @@ impl<W> World<W> {
         let now = self.node_now();
         let Some(pod) = self.pods.get(name).cloned().filter(|_| !self.dead(name)) else { return };
         self.pods_truth.entry(name.to_owned()).or_default().at_work = false;
-        self.pods.change(name, None, |pod| end(pod, well, now)).ok();
+        self.pods
+            .change(name, None, |pod| {
+                end(pod, well, now);
+                pod.message = well.then(|| said(name));
+            })
+            .ok();
         let wait = self.within(300, 3_000);
         self.due(wait, Due::Controls(job_of(&pod).to_owned()));
     }
