@@ -91,13 +91,14 @@ test-long: build cluster-up ## Runs at their instants for seven distances and wa
 .PHONY: bench
 # 10,000 pods, and as many more as stand in for busy ones.
 bench: SIM_NODES = 100
-bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips of 100 pools of Jobs, flips beside bad policies, questions to pods, claims, cron jobs (on the local cluster), decisions
+bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips of 100 pools of Jobs, flips beside bad policies, questions to pods, claims, cron jobs, flows and work on a thousand nodes (on the local cluster), decisions
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/scale
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips 100 10 jobs
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/beside
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/probes
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/claims
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/crons
+	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flows
 	cargo run --locked --release -p stoker-policy --features bench --example decide
 
 .PHONY: test

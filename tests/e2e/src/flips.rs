@@ -37,6 +37,12 @@ impl Waits {
         Self(all)
     }
 
+    /// The usual quantiles, in words.
+    pub fn told(&self) -> String {
+        let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|q| self.at(q));
+        format!("p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")
+    }
+
     /// The quantile, in milliseconds.
     pub fn at(&self, quantile: f64) -> f64 {
         self.0[((self.0.len() as f64 - 1.0) * quantile).round() as usize]
@@ -45,9 +51,7 @@ impl Waits {
 
 impl std::fmt::Display for Waits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|q| self.at(q));
-        let flips = self.0.len();
-        write!(f, "{flips} flips: p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")
+        write!(f, "{} flips: {}", self.count(), self.told())
     }
 }
 

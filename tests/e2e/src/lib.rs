@@ -1,12 +1,14 @@
 //! What the tests against a cluster share: a namespace and an operator of its own for each test, waiting for
 //! conditions with a deadline, and telling everything that helps when one is not met.
 
+pub mod answered;
 pub mod audit;
 pub mod claims;
 pub mod cluster;
 pub mod crons;
 pub mod flips;
 pub mod guests;
+pub mod job_watch;
 pub mod jobs;
 pub mod load;
 pub mod netns;

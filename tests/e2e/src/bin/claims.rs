@@ -46,13 +46,13 @@ async fn main() -> Result<()> {
 
     let claimed = 1 + (RATE * SECONDS) as usize;
     let (steady, began) = (steadily(&claimant).await?, Instant::now());
-    println!("{RATE} claims a second for {SECONDS} s: {}", told(&steady));
+    println!("{RATE} claims a second for {SECONDS} s: {}", steady.told());
     filled(&world, "game", STANDBY, claimed).await?;
     println!("refilled {:.1?} after the last of them", began.elapsed());
 
     let since = Timestamp::now();
     let (burst, took) = at_once(&world, &claimant, BURST).await?;
-    println!("{BURST} claims at once: {}, all after {took:.2?}", told(&burst));
+    println!("{BURST} claims at once: {}, all after {took:.2?}", burst.told());
     filled(&world, "game", STANDBY, claimed + BURST).await?;
     println!("refilled by {:.0} pods a second", created_a_second(&world, since)?);
 
@@ -60,7 +60,7 @@ async fn main() -> Result<()> {
     let ratio = burst.at(0.9) / bare.at(0.9);
     println!(
         "{BURST} bare changes of pods, {AT_A_TIME} at a time: {}; the claims' p90 is {ratio:.2} of it",
-        told(&bare)
+        bare.told()
     );
 
     world.pools().delete("game", &Default::default()).await?;
@@ -79,7 +79,7 @@ async fn main() -> Result<()> {
         .collect();
     let of_the_first = pods.iter().filter(|pod| first.contains(**pod)).count();
     let rate = (CROWD - FEW as usize) as f64 / took.as_secs_f64();
-    println!("{CROWD} claims at once on {FEW} pods: {}, all after {took:.2?}", told(&crowd));
+    println!("{CROWD} claims at once on {FEW} pods: {}, all after {took:.2?}", crowd.told());
     println!(
         "each has a pod of its own: {of_the_first} of the {FEW}, the others of their replacements; {rate:.0} a second of those that came too late for the first {FEW}"
     );
@@ -97,11 +97,6 @@ fn created_a_second(world: &World, since: Timestamp) -> Result<f64> {
     made.sort();
     let (Some(first), Some(last)) = (made.first(), made.last()) else { return Ok(0.0) };
     Ok(made.len() as f64 / last.duration_since(*first).as_secs_f64())
-}
-
-fn told(waits: &Waits) -> String {
-    let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|q| waits.at(q));
-    format!("p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")
 }
 
 /// Waits until so many pods stand by beside so many that are claimed, as the status tells, which is not older than that.
