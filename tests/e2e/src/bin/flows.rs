@@ -36,7 +36,7 @@ const AT_ONCE: usize = 100;
 /// Requests of this program at a time.
 const AT_A_TIME: usize = 16;
 /// Everything comes to its end within this time, however large.
-const ENDED: Duration = Duration::from_secs(900);
+const ENDED: Duration = Duration::from_secs(1_800);
 
 /// Milliseconds from the end of what a step waits for to its Job, of 99 in 100.
 const DELAY: f64 = 50.0;
