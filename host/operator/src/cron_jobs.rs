@@ -143,7 +143,7 @@ async fn look(
     memory: &mut Memory<PreScaledCronJob>,
 ) -> Result<Next, KeptError> {
     let (uid, key, now) = (object.uid().unwrap_or_default(), key(&**object), Timestamp::now());
-    let jobs = memory.jobs(context, &uid);
+    let jobs = memory.jobs(context, &uid).await;
     let pods: Vec<_> = jobs.iter().map(|job| context.pods.of(&job.uid)).collect();
     let runs: Vec<Run> =
         jobs.iter().zip(&pods).filter_map(|(job, pods)| Run::of(&JobPods { job, pods })).collect();

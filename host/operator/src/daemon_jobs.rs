@@ -145,7 +145,7 @@ async fn look(
     };
     memory.refusals.retain(|refused| refused == hash);
 
-    let jobs = memory.jobs(context, &uid);
+    let jobs = memory.jobs(context, &uid).await;
     // Of a Job that is not being deleted its own status tells everything.
     let pods: Vec<_> =
         jobs.iter().map(|job| if job.terminating { context.pods.of(&job.uid) } else { Vec::new() }).collect();

@@ -170,19 +170,6 @@ fn ended(before: &JobFlowStatus, after: &JobFlowStatus) -> HashMap<&'static str,
     counts
 }
 
-/// Which of some Jobs may be created, as far as a status tells that was read just now: an attempt that it knows, or a later
-/// one, has been made (I6).
-fn still_wanted(status: &JobFlowStatus, jobs: Vec<Wanted>) -> Vec<Wanted> {
-    let made: HashMap<&str, u32> =
-        status.job_status_list.values().map(|entry| (entry.step.as_str(), entry.attempts())).collect();
-    let open = |job: &NewJob| match status.run.cmp(&job.run) {
-        std::cmp::Ordering::Less => true,
-        std::cmp::Ordering::Equal => made.get(job.step.as_str()).is_none_or(|made| *made < job.attempt),
-        std::cmp::Ordering::Greater => false,
-    };
-    jobs.into_iter().filter(|wanted| open(&wanted.job)).collect()
-}
-
 /// A Job that is to be created.
 struct Wanted {
     job: NewJob,
@@ -242,7 +229,7 @@ async fn look(
     let now = Timestamp::now();
     let flow = read(context, object, &mut memory.own);
     let before = object.status.clone().unwrap_or_default();
-    let jobs = memory.jobs(context, &uid);
+    let jobs = memory.jobs(context, &uid).await;
     let pods: Vec<_> = jobs.iter().map(|job| pods_of(context, &before, &key.namespace, job)).collect();
     let kept: Vec<Kept<'_>> = jobs.iter().zip(&pods).map(|(job, pods)| Kept { job, pods }).collect();
     let annotation =
@@ -329,7 +316,10 @@ async fn create_steps(
     }
     let maker = Maker {
         wanted: |latest: &JobFlow, jobs| match &latest.status {
-            Some(status) => still_wanted(status, jobs),
+            Some(status) => {
+                let open = flow::still_wanted(status);
+                jobs.into_iter().filter(|wanted| open(&wanted.job)).collect()
+            }
             None => jobs,
         },
         hash: |wanted: &Wanted| refusal(&wanted.job),
@@ -380,19 +370,6 @@ mod tests {
 
     use super::*;
 
-    fn wanted(step: &str, run: u32, attempt: u32) -> Wanted {
-        let job = NewJob {
-            part: 0,
-            step: step.to_owned(),
-            name: format!("flow-{step}"),
-            run,
-            attempt,
-            hash: "h".to_owned(),
-            env: Vec::new(),
-        };
-        Wanted { job, body: Value::Null }
-    }
-
     fn status(run: u32, entries: &[(&str, StepState, u32)]) -> JobFlowStatus {
         let entry = |(step, state, attempt): &(&str, StepState, u32)| {
             let entry = StepStatus {
@@ -408,18 +385,6 @@ mod tests {
             job_status_list: entries.iter().map(entry).collect(),
             ..JobFlowStatus::default()
         }
-    }
-
-    #[test]
-    fn i6_an_attempt_that_the_object_knows_by_now_is_not_made_again() {
-        let latest = status(2, &[("build", StepState::Succeeded, 1), ("test", StepState::Retrying, 1)]);
-        let open =
-            |step: &str, run, attempt| !still_wanted(&latest, vec![wanted(step, run, attempt)]).is_empty();
-        assert!(!open("build", 2, 1), "it has succeeded");
-        assert!(!open("test", 2, 1) && open("test", 2, 2), "the next attempt may be made");
-        assert!(open("deploy", 2, 1), "it has not been started");
-        assert!(!open("deploy", 1, 1), "the run is over");
-        assert!(open("build", 3, 1), "of a run that is not written yet");
     }
 
     #[test]

@@ -286,7 +286,7 @@ impl CronOperator {
         let newer = |shown: &Arc<Cron>| self.latest.clone().filter(|latest| version(latest) > version(shown));
         let object = shown.map(|shown| newer(&shown).unwrap_or(shown));
         let mut carrying = Carrying { object: object.clone(), began: true_now, ..Carrying::default() };
-        let (jobs, pods) = self.known.seen(true_now);
+        let (jobs, pods) = self.known.seen();
         let none = Vec::new();
         let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
         let runs: Vec<Run<'_>> =
@@ -408,12 +408,12 @@ impl CronOperator {
         let Some(mut carrying) = self.carrying.take() else { return };
         carrying.waiting = None;
         match (write, answer) {
-            (Write::Read, answer) => self.read(&mut carrying, answer, now, true_now),
+            (Write::Read, answer) => self.read(&mut carrying, answer, now),
             (Write::Create { instant, .. }, Answer::Existed) => {
                 carrying.left.push_front(Write::ReadJob { instant: *instant });
             }
             (Write::Create { .. } | Write::ReadJob { .. }, Answer::Job(job)) => {
-                self.known.note_made(true_now, &job);
+                self.known.note_made(&job);
             }
             (Write::Create { .. } | Write::ReadJob { .. }, _) => {
                 carrying.failed = true;
@@ -439,7 +439,7 @@ impl CronOperator {
         self.carrying = Some(carrying);
     }
 
-    fn read(&mut self, carrying: &mut Carrying, answer: Answer, now: Timestamp, true_now: Timestamp) {
+    fn read(&mut self, carrying: &mut Carrying, answer: Answer, now: Timestamp) {
         let drop_creations =
             |carrying: &mut Carrying| carrying.left.retain(|write| !matches!(write, Write::Create { .. }));
         match (answer, carrying.object.clone()) {
@@ -454,7 +454,7 @@ impl CronOperator {
                 }
             }
             (Answer::NotFound, None) => {
-                let (jobs, pods) = self.known.seen(true_now);
+                let (jobs, pods) = self.known.seen();
                 let none = Vec::new();
                 let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
                 let runs: Vec<Run<'_>> =

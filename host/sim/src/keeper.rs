@@ -483,7 +483,7 @@ impl<K: Kind> Keeper<K> {
         if object.is_none() {
             self.latest = None;
         }
-        let (jobs, pods) = self.known.seen(true_now);
+        let (jobs, pods) = self.known.seen();
         let none = Vec::new();
         let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
         let kept: Vec<Kept<'_>> = jobs.iter().map(|job| Kept { job, pods: of(job) }).collect();
@@ -601,18 +601,18 @@ impl<K: Kind> Keeper<K> {
     pub fn learn(&mut self, write: Write<K>, answer: Answer<K>, now: Timestamp) {
         let Some(mut looking) = self.looking.take() else { return };
         match (write, answer) {
-            (Write::Read, answer) => self.read(&mut looking, answer, now),
+            (Write::Read, answer) => self.read(&mut looking, answer),
             (Write::Create(wanted), Answer::Existed) => looking.left.push_front(Write::ReadJob(wanted)),
             (Write::Create(wanted), Answer::Job(job)) => {
                 self.taken.remove(name(&wanted.body));
-                self.known.note_made(now, &job);
+                self.known.note_made(&job);
                 looking.any = true;
             }
             (Write::ReadJob(wanted), Answer::Job(job)) => {
                 looking.any = true;
                 if is_for(&job, &wanted.body) {
                     self.taken.remove(name(&wanted.body));
-                    self.known.note_made(now, &job);
+                    self.known.note_made(&job);
                 } else {
                     let before = self.taken.get(name(&wanted.body)).map_or(0, |taken| taken.1);
                     let wait = SignedDuration::from_secs((5 << before.min(6)).min(300));
@@ -631,7 +631,7 @@ impl<K: Kind> Keeper<K> {
         self.looking = Some(looking);
     }
 
-    fn read(&mut self, looking: &mut Looking<K>, answer: Answer<K>, now: Timestamp) {
+    fn read(&mut self, looking: &mut Looking<K>, answer: Answer<K>) {
         match (answer, looking.object.clone()) {
             (Answer::Object(latest), Some(own)) if latest.generation == own.generation && !latest.deleted => {
                 let wanted = |write: &Write<K>| match write {
@@ -643,7 +643,7 @@ impl<K: Kind> Keeper<K> {
                 return;
             }
             (Answer::NotFound, None) => {
-                let (jobs, pods) = self.known.seen(now);
+                let (jobs, pods) = self.known.seen();
                 let none = Vec::new();
                 let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
                 let kept: Vec<Kept<'_>> = jobs.iter().map(|job| Kept { job, pods: of(job) }).collect();
@@ -692,7 +692,8 @@ impl<K: Kind> Keeper<K> {
     pub fn post(&mut self, now: Timestamp) -> Option<Write<K>> {
         let letter = self.letter.take()?;
         self.posted = Some(now);
-        let base = self.newest(letter.object);
+        let latest = self.latest.clone().filter(|latest| latest.number() > letter.object.number());
+        let base = latest.unwrap_or(letter.object);
         let status = Box::new(letter.status);
         (base.status == letter.before).then(|| Write::Status { version: base.version.clone(), status })
     }

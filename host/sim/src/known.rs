@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use stoker_api::keys;
 use stoker_core::PodView;
 use stoker_core::pool::JobView;
@@ -11,15 +11,13 @@ use stoker_core::pool::JobView;
 use crate::jobs::job_of;
 use crate::store::{Store, View};
 
-/// What was made is believed to exist for so long although the watch does not show it.
-const BELIEVED: SignedDuration = SignedDuration::from_secs(30);
-
 /// What an operator knows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     jobs: View<JobView>,
     pods: View<PodView>,
-    made: Vec<(Timestamp, JobView)>,
+    /// What was made and is not shown yet: an operator that waits for long asks whether it is still there.
+    made: Vec<JobView>,
     /// Jobs that it let go, by UID, and that the watch may not have shown so yet.
     let_go: BTreeSet<String>,
 }
@@ -43,8 +41,8 @@ impl Known {
     }
 
     /// A Job was made.
-    pub fn note_made(&mut self, now: Timestamp, job: &JobView) {
-        self.made.push((now, job.clone()));
+    pub fn note_made(&mut self, job: &JobView) {
+        self.made.push(job.clone());
     }
 
     /// A Job was let go.
@@ -53,15 +51,11 @@ impl Known {
     }
 
     /// The Jobs, and the pods by their Jobs' UIDs.
-    pub fn seen(&mut self, now: Timestamp) -> (Vec<JobView>, HashMap<String, Vec<PodView>>) {
+    pub fn seen(&mut self) -> (Vec<JobView>, HashMap<String, Vec<PodView>>) {
         let mut jobs: Vec<JobView> = self.jobs.iter().map(|job| JobView::clone(job)).collect();
         let shown = &self.jobs;
-        self.made.retain(|(at, made)| {
-            now.duration_since(*at) < BELIEVED
-                && !shown.went(&made.uid)
-                && jobs.iter().all(|job| job.uid != made.uid)
-        });
-        jobs.extend(self.made.iter().map(|(_, made)| made.clone()));
+        self.made.retain(|made| !shown.went(&made.uid) && jobs.iter().all(|job| job.uid != made.uid));
+        jobs.extend(self.made.iter().cloned());
         self.let_go.retain(|uid| jobs.iter().any(|job| &job.uid == uid));
         for job in jobs.iter_mut().filter(|job| self.let_go.contains(&job.uid)) {
             job.finalizers.retain(|finalizer| finalizer != keys::OUTCOME);

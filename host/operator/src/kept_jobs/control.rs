@@ -111,7 +111,7 @@ async fn leave<K: Keeper>(
     object: &Arc<K>,
     memory: &mut Memory<K>,
 ) -> Result<Next, KeptError> {
-    let jobs = memory.jobs(context, &object.uid().unwrap_or_default());
+    let jobs = memory.jobs(context, &object.uid().unwrap_or_default()).await;
     let pods: Vec<_> = jobs.iter().map(|job| context.pods.of(&job.uid)).collect();
     let members: Vec<_> = jobs.iter().zip(&pods).map(|(job, pods)| JobPods { job, pods }).collect();
     let deeds = K::farewell(&members, Timestamp::now());

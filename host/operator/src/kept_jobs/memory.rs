@@ -5,15 +5,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use kube::Api;
 use stoker_api::keys;
 use stoker_core::pool::JobView;
 
 use super::{Keeper, Outbox};
 use crate::again::REFUSALS;
+use crate::apply::timed;
 use crate::context::Context;
 use crate::object::Key;
+use crate::slim_job::SlimJob;
 
-/// What was made is believed to exist for so long although the watch does not show it.
+/// What was made is believed to exist for so long although the watch does not show it; then it is asked for.
 const BELIEVED: Duration = Duration::from_secs(30);
 
 type Shared<K> = Arc<tokio::sync::Mutex<Memory<K>>>;
@@ -86,15 +89,40 @@ impl<K: Keeper> Memory<K> {
     }
 
     /// The Jobs of an object.
-    pub fn jobs(&mut self, context: &Context, uid: &str) -> Vec<JobView> {
+    pub async fn jobs(&mut self, context: &Context, uid: &str) -> Vec<JobView> {
+        let jobs = self.overlay(context.jobs.of(uid), |job| context.jobs.went(uid, job));
+        if !self.made.iter().any(|(at, _)| at.elapsed() >= BELIEVED) {
+            return jobs;
+        }
+        self.ask_for_made(context).await;
         self.overlay(context.jobs.of(uid), |job| context.jobs.went(uid, job))
+    }
+
+    /// That a watch does not show a Job does not tell that there is none: it may be late, or cut off. Those that should
+    /// have been shown by now are read; where nobody answers they are believed in.
+    async fn ask_for_made(&mut self, context: &Context) {
+        let api: Api<SlimJob> = Api::namespaced(context.client.clone(), &self.key.namespace);
+        let mut gone = HashSet::new();
+        for (at, made) in self.made.iter_mut().filter(|(at, _)| at.elapsed() >= BELIEVED) {
+            match timed(api.get_opt(&made.name)).await {
+                Ok(found)
+                    if found.as_ref().is_none_or(|job| job.metadata.uid.as_ref() != Some(&made.uid)) =>
+                {
+                    gone.insert(made.uid.clone());
+                }
+                Ok(_) => *at = Instant::now(),
+                Err(error) => {
+                    tracing::warn!(object = %self.key, job = made.name, %error, "a Job that no watch shows cannot be read");
+                    break;
+                }
+            }
+        }
+        self.made.retain(|(_, made)| !gone.contains(&made.uid));
     }
 
     /// The Jobs that the watch shows, and what it does not show yet. `went` = it has told that a Job is gone.
     fn overlay(&mut self, mut shown: Vec<JobView>, went: impl Fn(&str) -> bool) -> Vec<JobView> {
-        self.made.retain(|(at, made)| {
-            at.elapsed() < BELIEVED && !went(&made.uid) && shown.iter().all(|job| job.uid != made.uid)
-        });
+        self.made.retain(|(_, made)| !went(&made.uid) && shown.iter().all(|job| job.uid != made.uid));
         shown.extend(self.made.iter().map(|(_, made)| made.clone()));
         if !self.let_go.is_empty() {
             let there: HashSet<&str> = shown.iter().map(|job| job.uid.as_str()).collect();

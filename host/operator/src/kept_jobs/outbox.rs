@@ -88,6 +88,14 @@ impl<K: Keeper> Outbox<K> {
         shown
     }
 
+    /// The newest that is known of an object that a plan was made for. What is remembered stays: the watch may yet show
+    /// an older one, from which nothing must be planned again (I6).
+    fn base(&self, planned: &Arc<K>) -> Arc<K> {
+        let inner = self.inner();
+        let latest = inner.latest.as_ref().filter(|latest| version(&***latest) > version(&**planned));
+        latest.unwrap_or(planned).clone()
+    }
+
     /// Notes the object as it was read or written.
     pub fn saw(&self, mut object: K) -> Arc<K> {
         object.meta_mut().managed_fields = None;
@@ -196,7 +204,7 @@ pub async fn write<K: Keeper>(
     before: &K::Status,
     status: &K::Status,
 ) -> Result<Wrote, kube::Error> {
-    let base = outbox.newest(object.clone());
+    let base = outbox.base(object);
     if base.status().cloned().unwrap_or_default() != *before {
         // Somebody else wrote it meanwhile: looked at again with that.
         return Ok(Wrote::Outdated);

@@ -120,8 +120,7 @@ fn put_shared(spec: &mut FlowSpec, version: Option<u8>) {
 impl Stories for Flows {
     type User = User;
 
-    // A flow takes a step's Job for gone that no watch has shown within 30 s, up to 20 of which a watch is late.
-    const OUTAGE: i64 = 8_000;
+    const OUTAGE: i64 = 240_000;
 
     fn spec() -> BoxedStrategy<FlowSpec> {
         flow().boxed()
