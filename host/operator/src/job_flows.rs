@@ -315,7 +315,7 @@ async fn create_steps(
         return Steps { any: false, failed: None };
     }
     let maker = Maker {
-        wanted: |latest: &JobFlow, jobs| match &latest.status {
+        wanted: |latest: &JobFlow, jobs: Vec<Wanted>| match &latest.status {
             Some(status) => {
                 let open = flow::still_wanted(status);
                 jobs.into_iter().filter(|wanted| open(&wanted.job)).collect()

@@ -206,7 +206,8 @@ mod tests {
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut bytes = [0; 1024];
-                stream.read(&mut bytes).await.ok();
+                let read = stream.read(&mut bytes).await.unwrap_or(0);
+                assert!(read > 0, "nothing was asked");
                 stream.write_all(answer.as_bytes()).await.ok();
             }
         });

@@ -1,4 +1,5 @@
 //! What is drawn, whole: a change to any of these pictures is to be looked at.
+#![allow(clippy::unwrap_used)]
 
 mod fixtures;
 

@@ -1,11 +1,12 @@
 //! What holds for every picture, read back from what was written.
+#![allow(clippy::unwrap_used)]
 
 mod fixtures;
 
 use std::collections::BTreeMap;
 
 use fixtures::{Numbers, edge, graph, labelled, layered, step};
-use roxmltree::{Document, Node, NodeId};
+use roxmltree::{Document, Node};
 use stoker_picture::{Edge, Graph, Layout, State, Step, svg, terminal};
 
 #[derive(Debug, Clone, Copy)]
