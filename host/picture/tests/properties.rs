@@ -143,7 +143,7 @@ fn random_graphs_are_drawn_once_each_without_overlap_and_one_way() {
         let count = 1 + numbers.below(30);
         let mut graph = Graph { title: format!("seed {seed}"), ..Graph::default() };
         for number in 0..count {
-            let name = format!("s{number}{}", "-long".repeat(numbers.below(4)));
+            let name = format!("s{number}{}", "-long".repeat(numbers.below(3)));
             let detail = ["", "3m12s", "exit code 137"][numbers.below(3)];
             graph.steps.push(step(&name, State::Running, detail));
             for _ in 0..numbers.below(4).min(number) {
