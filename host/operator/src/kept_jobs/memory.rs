@@ -257,6 +257,16 @@ mod tests {
     }
 
     #[test]
+    fn that_no_watch_shows_a_job_for_long_does_not_tell_that_it_is_gone() {
+        let mut memory = memory();
+        memory.note_made(job("1"));
+        for (at, _) in &mut memory.made {
+            *at = at.checked_sub(BELIEVED * 2).unwrap_or(*at);
+        }
+        assert_eq!(uids(&memory.overlay(vec![], |_| false)), ["1"]);
+    }
+
+    #[test]
     fn a_job_that_came_and_went_between_two_looks_does_not_exist() {
         let mut memory = memory();
         memory.note_made(job("1"));

@@ -264,6 +264,16 @@ mod tests {
     }
 
     #[test]
+    fn i6_writing_what_was_planned_from_the_newest_does_not_bring_an_older_one_back() {
+        let outbox = Outbox::default();
+        let latest = outbox.saw(object(7));
+        assert_eq!(version(&*outbox.base(&latest)), 7);
+        assert_eq!(version(&*outbox.newest(Arc::new(object(6)))), 7, "the watch is late");
+        assert_eq!(version(&*outbox.base(&Arc::new(object(6)))), 7);
+        assert_eq!(version(&*outbox.base(&Arc::new(object(8)))), 8);
+    }
+
+    #[test]
     fn a_status_is_written_at_once_and_the_next_a_second_later_unless_it_is_urgent() {
         let outbox = Outbox::default();
         assert!(outbox.put(letter(false)));
