@@ -61,7 +61,7 @@ unit: build gate cluster-setup ## Test everything that needs no cluster
 	cargo test --locked --workspace
 	cargo test --locked --workspace --test differential -- --ignored
 
-FUZZ_TARGETS := component answer config
+FUZZ_TARGETS := component answer config name upload message
 FUZZ_SECONDS ?= 20
 # The same stories each time, so that a check that passed does not fail by chance; FUZZ_SEED=0 is by chance.
 FUZZ_SEED ?= 1
@@ -91,7 +91,7 @@ test-long: build cluster-up ## Runs at their instants for seven distances and wa
 .PHONY: bench
 # 10,000 pods, and as many more as stand in for busy ones.
 bench: SIM_NODES = 100
-bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips of 100 pools of Jobs, flips beside bad policies, questions to pods, claims, cron jobs, flows and work on a thousand nodes (on the local cluster), decisions
+bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips of 100 pools of Jobs, flips beside bad policies, questions to pods, claims, cron jobs, flows, work on a thousand nodes and what it reports (on the local cluster), decisions
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/scale
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips 100 10 jobs
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/beside
@@ -99,6 +99,7 @@ bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips of 10
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/claims
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/crons
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flows
+	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/reports
 	cargo run --locked --release -p stoker-policy --features bench --example decide
 
 .PHONY: test

@@ -99,7 +99,8 @@ pub struct DaemonJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub job_template_ref: Option<String>,
-    /// Changes to the JobTemplate's spec: a strategic merge patch.
+    /// Changes to the JobTemplate's pod template (`metadata` and `spec`), merged as `kubectl patch` does by default:
+    /// containers, variables and volumes by name, mounts by mountPath; `$patch: delete` takes one away.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::optional_raw_object")]
     pub r#override: Option<Map<String, Value>>,
@@ -177,7 +178,8 @@ pub struct DaemonJobStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::status::time_schema")]
     pub start_time: Option<Timestamp>,
-    /// When nodes that had failed were given another chance last: timeoutSeconds counts from here.
+    /// When nodes that had failed were given another chance last, by the annotation stoker.dev/resume or an edit:
+    /// timeoutSeconds counts from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::status::time_schema")]
     pub resume_time: Option<Timestamp>,
@@ -201,7 +203,7 @@ pub struct DaemonJobStatus {
     pub template_hash: String,
     /// What became of each node in this run.
     pub record: NodeRecord,
-    /// Ready, Reconciling, Stalled, TemplateValid, Conflict.
+    /// Ready, Reconciling, Stalled, Complete, TemplateValid, Conflict.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -282,6 +284,13 @@ pub struct NodeRecord {
     pub gone: String,
 }
 
+impl NodeRecord {
+    /// It tells of no node.
+    pub fn is_empty(&self) -> bool {
+        [&self.succeeded, &self.failed, &self.tried, &self.gone].into_iter().all(String::is_empty)
+    }
+}
+
 fn parallelism(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"x-kubernetes-int-or-string": true})
 }
@@ -310,6 +319,23 @@ mod tests {
         for (key, value) in spec.as_object().unwrap() {
             assert_eq!(&written[key], value);
         }
+    }
+
+    #[test]
+    fn an_override_is_told_to_change_the_pod_template_as_that_of_a_step_is() {
+        let of = |crd: &Value, path: &str| crd["spec"]["versions"][0]["schema"].pointer(path).cloned();
+        let spec = "/openAPIV3Schema/properties/spec/properties";
+        let crd = |crd| serde_json::to_value(crd).unwrap();
+        let of_job = of(&crd(DaemonJob::crd()), &format!("{spec}/override/description"));
+        let of_step =
+            of(&crd(crate::JobFlow::crd()), &format!("{spec}/flows/items/properties/override/description"));
+        let said = |words: Option<Value>| {
+            let words = words.unwrap();
+            let words = words.as_str().unwrap().split_whitespace().filter(|word| *word != "JobTemplate's");
+            words.collect::<Vec<_>>().join(" ")
+        };
+        assert!(said(of_step.clone()).contains("pod template"));
+        assert_eq!(said(of_job), said(of_step));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod status;
 mod step;
+mod step_list;
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 
 pub use status::{FlowState, JobFlowStatus, StepState, StepStatus};
 pub use step::{Handler, HttpCheck, Script, Step, StepCondition, TcpCheck, WaitFor};
+pub use step_list::StepList;
 
 use crate::GlobalParams;
 

@@ -60,11 +60,21 @@ pub const ATTEMPT: &str = "stoker.dev/attempt";
 /// Annotation on a JobFlow or a DaemonJob: another text begins a whole new run; a flow's once the current one has ended.
 pub const RERUN: &str = "stoker.dev/rerun";
 
-/// Annotation on a JobFlow: any text. When it changes, steps that failed or were left out are started again.
+/// Annotation on a JobFlow: any text. When it changes, steps that failed or were left out, and handlers that failed,
+/// are started again.
 pub const RERUN_FAILED: &str = "stoker.dev/rerun-failed";
 
-/// Annotation on a DaemonJob: another text gives nodes that have failed another chance.
+/// Annotation on a DaemonJob: another text gives nodes that have failed another chance at once.
 pub const RESUME: &str = "stoker.dev/resume";
+
+/// Annotation on a NodeBatchJob: another text begins an execution now.
+pub const RUN_NOW: &str = "stoker.dev/run-now";
+
+/// Label on a pod of a NodeBatchJob: the id of the execution that it belongs to.
+pub const EXECUTION: &str = "stoker.dev/execution";
+
+/// Label on a pod of a NodeBatchJob: the object's name, cut to 63 characters.
+pub const NODE_BATCH_JOB: &str = "stoker.dev/node-batch-job";
 
 /// Annotation on a Job that was made from a JobTemplate: `<namespace>.<name>` of it. The system that Stoker replaces
 /// used this key.

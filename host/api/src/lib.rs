@@ -13,6 +13,7 @@ pub mod hot_standby_job;
 pub mod job_flow;
 pub mod job_template;
 pub mod keys;
+pub mod node_batch_job;
 pub mod policy_ref;
 pub mod pool;
 pub mod pre_scaled_cron_job;
@@ -38,9 +39,13 @@ pub use hot_standby_deployment::{
 pub use hot_standby_job::{HotStandbyJob, HotStandbyJobSpec, HotStandbyJobStatus};
 pub use job_flow::{
     FlowState, Handler, HttpCheck, JobFlow, JobFlowSpec, JobFlowStatus, Script, Step, StepCondition,
-    StepState, StepStatus, TcpCheck, WaitFor,
+    StepList, StepState, StepStatus, TcpCheck, WaitFor,
 };
 pub use job_template::{JobTemplate, JobTemplateJob, JobTemplateStatus};
+pub use node_batch_job::{
+    Execution, ExecutionCause, ExecutionState, FailedPod, NodeBatchJob, NodeBatchJobSpec, NodeBatchJobState,
+    NodeBatchJobStatus, NodeChoice, NodeGauge, NodeMetrics, Overlap, ReportSpec,
+};
 pub use policy_ref::{ConfigMapKey, PolicyLimits, PolicyRef};
 pub use pool::{
     AfterClaimTimeout, AfterUse, ClaimEnds, DeletionPolicy, Disruption, Placement, PoolSpec, Replenish,
@@ -66,7 +71,7 @@ pub const GROUP: &str = "stoker.dev";
 /// Counts up whenever a CRD changes in a way that this binary relies on. Each CRD carries it in the
 /// annotation [`keys::CRD_REVISION`], so that an operator can tell that the cluster's CRDs are older than
 /// itself.
-pub const CRD_REVISION: u32 = 6;
+pub const CRD_REVISION: u32 = 7;
 
 /// Every custom resource definition of this version, ready to be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -78,6 +83,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         JobFlow::crd(),
         JobTemplate::crd(),
         DaemonJob::crd(),
+        NodeBatchJob::crd(),
     ];
     for crd in &mut all {
         crd.metadata

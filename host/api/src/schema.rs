@@ -28,13 +28,15 @@ pub fn maximum(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 100_000})
 }
 
-/// A PodSpec: raw, but for the one thing that every pod needs.
+/// A PodSpec: raw, but for what every pod needs and what rules read.
 pub fn pod_spec(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "required": ["containers"],
         "x-kubernetes-preserve-unknown-fields": true,
         "properties": {
+            "restartPolicy": {"type": "string", "maxLength": 63},
+            "nodeName": {"type": "string", "maxLength": 253},
             "containers": {
                 "type": "array",
                 "minItems": 1,

@@ -12,16 +12,14 @@ use clap::{Args as ClapArgs, ValueEnum};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::runtime::watcher;
-use kube::{Api, Client};
 use stoker_api::JobFlow;
 use stoker_picture::{Layout, svg, terminal};
 
 use crate::claim::block_on;
+use crate::objects::Named;
 
 /// The columns of what is not a terminal.
 const COLUMNS: usize = 100;
-/// How long the API server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a watched picture is drawn again while nothing changes but the time that steps have run.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -62,12 +60,10 @@ pub fn flow(args: Args) -> anyhow::Result<ExitCode> {
     }
     block_on(async {
         let client = stoker_operator::connect().await?;
-        let namespace = args.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
-        let api: Api<JobFlow> = Api::namespaced(client.clone(), &namespace);
-        let found = Found { name: args.name, namespace };
-        let flow = found.get(&api).await?;
+        let named: Named<JobFlow> = Named::new(client, args.name, args.namespace);
+        let flow = named.get().await?;
         if args.watch {
-            watch(client, &found, flow).await
+            watch(&named, flow).await
         } else {
             let layout = Layout::new(graph::graph(&flow, Timestamp::now()));
             let picture = match args.output {
@@ -80,37 +76,9 @@ pub fn flow(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Which flow is meant.
-struct Found {
-    name: String,
-    namespace: String,
-}
-
-impl Found {
-    async fn get(&self, api: &Api<JobFlow>) -> anyhow::Result<JobFlow> {
-        let Self { name, namespace } = self;
-        let answer = tokio::time::timeout(PATIENCE, api.get(name)).await;
-        let answer =
-            answer.map_err(|_| anyhow!("the API server does not answer within {} s", PATIENCE.as_secs()))?;
-        answer.map_err(|error| match error {
-            kube::Error::Api(status) if status.code == 404 && status.reason == "NotFound" => {
-                anyhow!("no JobFlow {name} in namespace {namespace}; `kubectl get jobflows -A` lists those there are")
-            }
-            kube::Error::Api(status) if status.code == 404 => anyhow!(
-                "this cluster does not know JobFlows: `stoker crds | kubectl apply --server-side -f -` makes it do so"
-            ),
-            kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
-                anyhow!("JobFlow {name} may not be read: {}", status.message)
-            }
-            other => anyhow!(other).context(format!("cannot read JobFlow {name} in namespace {namespace}")),
-        })
-    }
-}
-
 /// Draws a flow now and whenever it changes. On a terminal also each second while steps run, in one place.
-async fn watch(client: Client, found: &Found, mut flow: JobFlow) -> anyhow::Result<()> {
-    let api: Api<JobFlow> = Api::namespaced(client, &found.namespace);
-    let mut changes = pin!(watcher::watch_object(api, &found.name));
+async fn watch(named: &Named<JobFlow>, mut flow: JobFlow) -> anyhow::Result<()> {
+    let mut changes = pin!(watcher::watch_object(named.api.clone(), &named.name));
     let live = std::io::stdout().is_terminal();
     let mut shown = String::new();
     let mut trouble: Option<String> = None;
@@ -140,12 +108,12 @@ async fn watch(client: Client, found: &Found, mut flow: JobFlow) -> anyhow::Resu
                 trouble = None;
             }
             Some(Ok(None)) => {
-                eprintln!("stoker: JobFlow {} has been deleted", found.name);
+                eprintln!("stoker: JobFlow {} has been deleted", named.name);
                 return Ok(());
             }
             // The watch goes on by itself, after ever longer pauses.
             Some(Err(error)) => trouble = Some(error.to_string()),
-            None => return Err(anyhow!("the watch of JobFlow {} has ended", found.name)),
+            None => return Err(anyhow!("the watch of JobFlow {} has ended", named.name)),
         }
     }
 }

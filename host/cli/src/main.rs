@@ -3,7 +3,11 @@
 mod claim;
 mod crds;
 mod flow;
+mod objects;
+mod reports;
 mod run;
+mod run_now;
+mod service;
 
 use std::process::ExitCode;
 
@@ -25,6 +29,8 @@ struct Cli {
 enum Command {
     /// Run the operator, in the cluster or with a kubeconfig.
     Run(run::Args),
+    /// Run the report service: take what pods of NodeBatchJobs report, keep it and serve it.
+    Reports(reports::Args),
     /// Print the custom resource definitions as YAML.
     Crds(crds::Args),
     /// Claim a standby pod, and run a command with it or print it.
@@ -33,6 +39,8 @@ enum Command {
     Release(claim::ReleaseArgs),
     /// Draw a JobFlow: its steps, what they wait for, and how far they are.
     Flow(flow::Args),
+    /// Begin an execution of a NodeBatchJob now.
+    RunNow(run_now::Args),
     /// Compile the component on standard input; the operator runs this for itself, as a child with limits.
     #[command(hide = true)]
     Compile { memory_bytes: u64, cpu_seconds: u64 },
@@ -41,10 +49,12 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Reports(args) => reports::reports(args).map(|()| ExitCode::SUCCESS),
         Command::Crds(args) => crds::print(&args).map(|()| ExitCode::SUCCESS),
         Command::Claim(args) => claim::claim(args),
         Command::Release(args) => claim::release(args),
         Command::Flow(args) => flow::flow(args),
+        Command::RunNow(args) => run_now::run_now(args),
         Command::Compile { memory_bytes, cpu_seconds } => {
             return stoker_operator::compile_program(memory_bytes, cpu_seconds);
         }

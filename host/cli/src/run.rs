@@ -1,21 +1,13 @@
-//! `stoker run`: logging, signals, and the operator.
+//! `stoker run`: the operator.
 
-use std::io::IsTerminal as _;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, ValueEnum};
-use stoker_operator::{ClaimOptions, CompileLimits, Options};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use clap::Args as ClapArgs;
+use stoker_operator::{ClaimOptions, CompileLimits, Options, ReportOptions};
 
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Json,
-    Text,
-}
+use crate::service::{self, Logging};
 
 #[derive(ClapArgs)]
 pub struct Args {
@@ -55,40 +47,22 @@ pub struct Args {
     /// The image of stoker-gate, which holds the runs of PreScaledCronJobs until their instant.
     #[arg(long, env = "STOKER_GATE_IMAGE", value_name = "IMAGE", default_value = concat!("docker.io/stoker/gate:", env!("CARGO_PKG_VERSION")))]
     gate_image: String,
-    /// How log lines look.
-    #[arg(long, env = "STOKER_LOG_FORMAT", value_enum, default_value = "text")]
-    log_format: LogFormat,
-    /// What is logged, such as `info` or `warn,stoker_operator=debug`.
-    #[arg(long, env = "STOKER_LOG", default_value = "info,kube_client=warn,kube_runtime=warn")]
-    log: String,
+    /// The report service's address as pods reach it, such as http://stoker-reports.stoker-system:8090: pods of NodeBatchJobs
+    /// report to it.
+    #[arg(long, env = "STOKER_REPORTS_URL", value_name = "URL", requires = "reports_key_file")]
+    reports_url: Option<String>,
+    /// The file of the key that proves pods' addresses, at least 32 random bytes: the report service's own.
+    #[arg(long, env = "STOKER_REPORTS_KEY_FILE", value_name = "FILE", requires = "reports_url")]
+    reports_key_file: Option<PathBuf>,
+    /// The certificates by which the report service's is trusted, a PEM file; for https.
+    #[arg(long, env = "STOKER_REPORTS_CA_FILE", value_name = "FILE", requires = "reports_url")]
+    reports_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    logging: Logging,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log)
-        .map_err(|e| anyhow::anyhow!("--log {}: {e}; write for example info or debug", args.log))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match args.log_format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Text => log.with_target(false).init(),
-    }
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        tracing::debug!("a TLS provider was installed already");
-    }
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::info!("stopping");
-            stop.send(true).ok();
-        });
+    service::run(&args.logging, async |stopped| {
         let client = stoker_operator::connect().await?;
         let options = Options {
             namespaces: args.namespaces,
@@ -99,6 +73,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 memory_bytes: args.compile_memory << 20,
             },
             gate_image: args.gate_image,
+            reports: args.reports_url.zip(args.reports_key_file).map(|(url, key_file)| ReportOptions {
+                url,
+                key_file,
+                ca_file: args.reports_ca_file,
+            }),
             claims: Some(args.claims).filter(|l| l != "off" && !l.is_empty()).map(|listen| ClaimOptions {
                 listen,
                 tls: args.claims_cert.zip(args.claims_key),

@@ -1,5 +1,5 @@
-//! Jobs that a finalizer keeps until their outcome is in their owner's status, so that none of them is made twice:
-//! whoever finds neither a Job nor a recorded outcome knows that there has been none (I5, I6).
+//! Jobs and pods that a finalizer keeps until their outcome is in their owner's status, so that none of them is made
+//! twice: whoever finds neither one nor a recorded outcome knows that there has been none (I5, I6).
 
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::keys;
@@ -10,7 +10,7 @@ use crate::pool::JobView;
 /// By then the watch shows a pod that there is.
 pub const SHOWN: SignedDuration = SignedDuration::from_secs(30);
 
-/// So long after its end a Job is kept for its name's sake: longer than a request to create it can be on its way.
+/// So long after its end a Job or pod is kept for its name's sake: longer than a request to create it can be on its way.
 pub const NAME_HELD: SignedDuration = SignedDuration::from_secs(30);
 
 /// A Job with its pods.
@@ -33,13 +33,13 @@ pub enum Ended {
     Deleted,
 }
 
-/// What is done with Jobs that exist.
+/// What is done with Jobs, or pods, that exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Upkeep {
-    /// Delete a Job and its pods.
+    /// Delete one, a Job with its pods.
     Delete {
-        /// The Job's name.
-        job: String,
+        /// Its name.
+        name: String,
         /// Its UID.
         uid: String,
         /// The version in which it was seen, where that matters.
@@ -52,10 +52,10 @@ pub enum Upkeep {
         /// Its UID.
         uid: String,
     },
-    /// Take the finalizer off a Job.
+    /// Take the finalizer off one.
     LetGo {
-        /// The Job's name.
-        job: String,
+        /// Its name.
+        name: String,
         /// Its UID.
         uid: String,
     },
@@ -109,11 +109,11 @@ impl<'a> Kept<'a> {
 
     /// What takes the finalizer off.
     pub fn let_go(&self) -> Upkeep {
-        Upkeep::LetGo { job: self.job.name.clone(), uid: self.job.uid.clone() }
+        Upkeep::LetGo { name: self.job.name.clone(), uid: self.job.uid.clone() }
     }
 
     /// What deletes it, in whatever version.
     pub fn delete(&self) -> Upkeep {
-        Upkeep::Delete { job: self.job.name.clone(), uid: self.job.uid.clone(), version: None }
+        Upkeep::Delete { name: self.job.name.clone(), uid: self.job.uid.clone(), version: None }
     }
 }

@@ -18,6 +18,7 @@ pub mod job_body;
 pub mod kept;
 pub mod last_word;
 pub mod names;
+pub mod node_batch;
 pub mod pod;
 pub mod pool;
 pub mod pre_scaled;

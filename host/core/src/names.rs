@@ -68,6 +68,13 @@ pub fn part_job(owner: &str, uid: &str, part: &str, again: &[&str]) -> String {
     cut(&plain, &format!("-{}", short_hash(&parts, 7)), MAX_JOB_NAME)
 }
 
+/// A name's beginning, as much of it as there is room for in a pod's name, and the tail. What may not stand there is a `-`.
+pub fn cut_to_fit(head: &str, tail: &str) -> String {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let head: String = head.chars().map(|c| if legal(c) { c } else { '-' }).collect();
+    cut(&head, tail, MAX_NAME)
+}
+
 /// The owner's name, as much as there is room for, and the tail.
 fn cut(pool: &str, tail: &str, room: usize) -> String {
     // A CR's name may hold dots, which a hostname may not.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// A pod's phase (Kubernetes: Pod Lifecycle).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,17 @@ pub struct PodCondition {
     pub since: Option<Timestamp>,
 }
 
+/// How a pod ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodEnd {
+    /// When the first of its containers started, as far as the kubelet tells.
+    pub started: Option<Timestamp>,
+    /// When the last of its containers ended, as far as the kubelet tells.
+    pub at: Option<Timestamp>,
+    /// Why, in the kubelet's words, if it failed and there are any: at most 256 characters.
+    pub why: Option<String>,
+}
+
 /// A pod as last seen in the watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodView {
@@ -58,6 +69,14 @@ pub struct PodView {
     pub phase: Phase,
     /// It is being deleted.
     pub terminating: bool,
+    /// When its containers are to have ended then: Kubernetes counts the grace period in.
+    pub deleted_at: Option<Timestamp>,
+    /// That period, in seconds.
+    pub grace: u32,
+    /// Its finalizers, if Stoker's is one of them: all of them, in order.
+    pub finalizers: Vec<String>,
+    /// How it ended, if it has.
+    pub ended: Option<PodEnd>,
     /// The node that it is bound to.
     pub node: Option<String>,
     /// Its address, once it has one.
@@ -100,6 +119,12 @@ impl PodView {
     /// It exists, has not ended, and is not being deleted.
     pub fn alive(&self) -> bool {
         !self.terminating && !self.phase.is_terminal()
+    }
+
+    /// When somebody began to delete it.
+    pub fn deletion_began(&self) -> Option<Timestamp> {
+        let at = self.deleted_at?;
+        Some(at.saturating_sub(SignedDuration::from_secs(self.grace.into())).unwrap_or(at))
     }
 
     /// The scheduler has found no node for it.

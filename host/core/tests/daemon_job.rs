@@ -160,6 +160,21 @@ fn never_takes_jobs_of_the_same_name_of_another_for_its_own() {
 }
 
 #[test]
+fn a_name_that_is_taken_is_remembered_for_as_long_as_a_node_may_need_it() {
+    let mut w = world(json!({"parallelism": 1}), &["a", "b"]);
+    w.taken.insert("warm-a".to_owned(), false);
+    assert_eq!(w.settle().plan().contested, ["warm-a"]);
+    w.edit(|spec| spec.paused = true).settle();
+    assert_eq!(w.plan().contested, ["warm-a"], "it is needed later");
+    w.leave("a").settle();
+    assert!(w.plan().contested.is_empty(), "its node has left");
+    w.join("a");
+    assert_eq!(w.plan().contested, ["warm-a"]);
+    w.annotate(keys::RERUN, "1").settle();
+    assert!(w.plan().contested.is_empty(), "the next run's Jobs have other names");
+}
+
+#[test]
 fn never_stays_failed_after_the_spec_was_repaired() {
     let mut w = world(json!({}), &["a", "b"]);
     w.settle().fail("a").succeed("b").settle();
@@ -290,6 +305,69 @@ fn pause_goes_on_with_a_new_text_in_its_annotation_or_an_edit() {
         assert_eq!((w.state(), w.running()), (Running, vec!["a".to_owned()]));
         w.fail("a").settle();
         assert_eq!(w.state(), Paused, "the same text is answered once");
+    }
+}
+
+#[test]
+fn resume_gives_nodes_that_have_failed_another_chance_while_others_run() {
+    let mut w = world(json!({}), &["a", "b", "c"]);
+    w.settle().fail("a").succeed("c").settle();
+    assert_eq!((w.state(), w.status().nodes.failed), (Running, 1));
+    w.annotate(keys::RESUME, "1").settle();
+    assert_eq!((w.state(), w.running()), (Running, vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!((w.status().nodes.failed, w.status().failed_nodes.len()), (0, 0));
+    assert_eq!((w.starts("a"), w.starts("b"), w.starts("c")), (2, 1, 1), "what runs or has succeeded stays");
+    w.fail("a").settle();
+    assert_eq!((w.running(), w.status().nodes.failed), (vec!["b".to_owned()], 1), "a text is answered once");
+    w.annotate(keys::RESUME, "2").settle().succeed("a").succeed("b").settle();
+    assert_eq!((w.state(), w.status().progress.as_str()), (Succeed, "3/3"));
+}
+
+#[test]
+fn resume_does_not_let_a_node_wait_for_its_next_attempt() {
+    let mut w = world(json!({"retry": {"limit": 1, "backoffSeconds": 600}}), &["a", "b"]);
+    w.settle().fail("a").settle();
+    assert_eq!((w.running(), w.status().nodes.failed), (vec!["b".to_owned()], 0));
+    w.annotate(keys::RESUME, "1").settle();
+    assert_eq!(w.running(), ["a", "b"]);
+    w.fail("a").settle();
+    assert_eq!(w.status().nodes.failed, 0, "its retries begin anew");
+}
+
+#[test]
+fn resume_means_a_node_that_failed_as_it_was_asked_for_too() {
+    let mut w = world(json!({}), &["a", "b"]);
+    w.settle().fail("a").annotate(keys::RESUME, "1").settle();
+    assert_eq!((w.running(), w.status().nodes.failed), (vec!["a".to_owned(), "b".to_owned()], 0));
+}
+
+#[test]
+fn resume_while_fail_fast_ends_what_runs_spares_nothing_and_tries_all_of_it_again() {
+    for at_once in [false, true] {
+        let mut w = world(json!({"failurePolicy": "FailFast"}), &["a", "b", "c"]);
+        w.settle().fail("a");
+        if at_once {
+            w.annotate(keys::RESUME, "1");
+        }
+        w.look();
+        // Pods take their time to end.
+        w.jobs.iter_mut().filter(|job| job.terminating).for_each(|job| job.active = 1);
+        w.annotate(keys::RESUME, "1").settle();
+        assert_eq!((w.state(), w.starts("a"), w.starts("b")), (Running, 2, 1));
+        let ending = w.jobs.iter().filter(|job| job.terminating && job.active == 1).count();
+        assert_eq!(ending, 2, "what is being deleted is left to it");
+        // One of them succeeds at the last moment, which counts (I6).
+        let now = w.now;
+        for job in w.jobs.iter_mut().filter(|job| job.terminating) {
+            let well = job.annotations[keys::NODE] == "c";
+            job.finished =
+                well.then_some(stoker_core::pool::jobs::Finished { well, at: Some(now), why: None });
+            job.active = 0;
+        }
+        w.settle();
+        assert_eq!((w.running(), w.starts("c")), (vec!["a".to_owned(), "b".to_owned()], 1));
+        w.succeed("a").succeed("b").settle();
+        assert_eq!((w.state(), w.status().progress.as_str(), w.made.len()), (Succeed, "3/3", 5));
     }
 }
 
@@ -476,6 +554,10 @@ fn what_a_spec_cannot_mean_is_refused_in_words() {
             Some(part) => assert!(words.clone().is_some_and(|words| words.contains(part)), "{words:?}"),
         }
     }
+    let beside = json!({"template": null, "jobTemplateRef": "t", "completions": 2});
+    let words =
+        refusal(&world(beside, &[]).object.spec, json!({"template": pod}).as_object().unwrap()).unwrap();
+    assert!(words.ends_with("write it into the JobTemplate"), "override changes pod templates only: {words}");
 }
 
 #[test]

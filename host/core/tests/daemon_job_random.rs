@@ -25,6 +25,8 @@ enum Step {
     DeleteJob(u8),
     Expire,
     Pass(u8),
+    /// Nodes that have failed are to have another chance.
+    Resume(u8),
     /// A look that creates and keeps up, and writes nothing.
     Broken,
     /// A look that writes, and does nothing else.
@@ -46,6 +48,7 @@ fn steps(late: bool) -> impl Strategy<Value = Vec<Step>> {
         1 => any::<u8>().prop_map(Step::DeleteJob),
         2 => Just(Step::Expire),
         3 => (0u8..60).prop_map(Step::Pass),
+        1 => any::<u8>().prop_map(Step::Resume),
         1 => Just(Step::Broken),
         1 => Just(Step::OnlyWritten),
         6 => Just(Step::Look),
@@ -107,6 +110,9 @@ fn happen(w: &mut World, step: Step, joined: &mut u32, succeeded: &mut BTreeSet<
         }
         Step::Pass(seconds) => {
             w.pass(seconds.into());
+        }
+        Step::Resume(n) => {
+            w.annotate(keys::RESUME, &n.to_string());
         }
         Step::Broken => {
             let plan = w.plan();

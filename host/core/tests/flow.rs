@@ -18,7 +18,7 @@ fn diamond() -> World {
 fn let_go(upkeep: &[Upkeep]) -> Vec<&str> {
     upkeep
         .iter()
-        .filter_map(|one| if let Upkeep::LetGo { job, .. } = one { Some(job.as_str()) } else { None })
+        .filter_map(|one| if let Upkeep::LetGo { name, .. } = one { Some(name.as_str()) } else { None })
         .collect()
 }
 
@@ -453,6 +453,86 @@ fn handlers_run_again_when_a_flow_ends_again() {
 }
 
 #[test]
+fn a_handler_that_failed_is_started_again_by_hand_and_no_step_with_it() {
+    let mut world = with_handlers(vec![step("a", &[])]);
+    world.settle();
+    world.end("a", true).settle();
+    world.end("onExit", false).settle();
+    assert_eq!((world.is(), world.status.completion_time.is_some()), (FlowState::Failed, true));
+    world.rerun_failed = Some("1".to_owned());
+    world.settle();
+    assert_eq!((world.is(), world.steps()), (FlowState::Running, vec!["a", "onExit", "onExit"]));
+    assert!(world.status.completion_time.is_none());
+    world.end("onExit", false).settle();
+    world.settle();
+    assert_eq!((world.is(), world.created.len()), (FlowState::Failed, 3), "the same text asks once");
+    world.rerun_failed = Some("2".to_owned());
+    world.settle();
+    world.end("onExit", true).settle();
+    assert_eq!((world.is(), world.steps().len()), (FlowState::Succeed, 4));
+    assert!(world.status.completion_time.is_some());
+    let names: std::collections::BTreeSet<&str> = world.names().into_iter().collect();
+    assert_eq!(names.len(), 4);
+}
+
+#[test]
+fn a_handler_that_was_started_again_is_awaited_and_asked_for_once_though_that_is_not_written_yet() {
+    for written in [false, true] {
+        let mut world = with_handlers(vec![step("a", &[])]);
+        world.settle();
+        world.end("a", true).settle();
+        world.end("onExit", false).settle();
+        world.rerun_failed = Some("1".to_owned());
+        world.writes = false;
+        world.look();
+        world.writes = written;
+        assert!(world.look().status.completion_time.is_none(), "it runs");
+        world.end("onExit", false).pass(1).look();
+        world.writes = true;
+        world.settle();
+        assert_eq!((world.created.len(), world.is()), (3, FlowState::Failed));
+        assert!(world.status.completion_time.is_some());
+    }
+}
+
+#[test]
+fn a_handler_that_fails_while_it_is_asked_for_is_meant_too() {
+    let mut world = with_handlers(vec![step("a", &[])]);
+    world.settle();
+    world.end("a", true).settle();
+    world.rerun_failed = Some("1".to_owned());
+    world.settle();
+    assert_eq!(world.created.len(), 2, "the end of the flow comes first");
+    world.end("onExit", false).settle();
+    assert_eq!((world.is(), world.created.len()), (FlowState::Failed, 2), "which is written first");
+    // Nothing that is made is written at once.
+    world.writes = false;
+    world.look();
+    world.look();
+    world.writes = true;
+    world.settle();
+    assert_eq!(world.steps(), ["a", "onExit", "onExit"]);
+    world.end("onExit", false).settle();
+    world.settle();
+    assert_eq!((world.is(), world.created.len()), (FlowState::Failed, 3), "the same text asks once");
+}
+
+#[test]
+fn a_failed_handler_of_a_failure_is_left_out_when_nothing_fails_the_next_time() {
+    let mut world = with_handlers(vec![step("a", &[])]);
+    world.settle();
+    world.end("a", false).settle();
+    world.end("onFailure", false).settle();
+    world.end("onExit", true).settle();
+    world.rerun_failed = Some("1".to_owned());
+    world.settle();
+    world.end("a", true).settle();
+    assert_eq!(world.steps(), ["a", "onFailure", "onExit", "a", "onExit"]);
+    world.end("onExit", true).settle();
+    assert_eq!((world.is(), world.state("onFailure")), (FlowState::Succeed, Some(StepState::Skipped)));
+}
+
+#[test]
 fn the_time_of_a_flow_ends_what_runs_and_leaves_out_the_rest() {
     let mut world = with_handlers(vec![step("a", &[]), step("b", &["a"])]);
     world.spec.timeout_seconds = Some(60);
@@ -701,5 +781,34 @@ fn a_plan_weighs_each_edge_once_and_the_status_of_a_thousand_steps_is_compact() 
     world.settle();
     assert_eq!((world.is(), world.created.len()), (FlowState::Succeed, 1000));
     let bytes = serde_json::to_vec(&world.status).unwrap().len();
-    assert!(bytes < 200_000, "{bytes}");
+    assert!(bytes < 100_000, "{bytes}");
+}
+
+/// Steps each of whose inline templates is so large, of which each waits for the one before if they are to say something.
+fn large(steps: usize, template: usize, chained: bool) -> World {
+    let text = "x".repeat(template);
+    let of = |n: usize| {
+        let before = (chained && n > 0).then(|| format!("s{}", n - 1));
+        let before: Vec<&str> = before.iter().map(String::as_str).collect();
+        let mut step = step(&format!("s{n}"), &before);
+        step["jobTemplate"]["template"]["spec"]["containers"][0]["args"] = json!([text]);
+        step
+    };
+    flow((0..steps).map(of).collect())
+}
+
+#[test]
+fn a_flow_whose_object_may_come_near_what_kubernetes_stores_is_told_what_to_do() {
+    let near = |mut world: World| {
+        world.look();
+        world.status.conditions.iter().find(|c| c.type_ == "SizeNearLimit").map(|c| c.message.clone())
+    };
+    let words = near(large(300, 4_000, false)).unwrap();
+    assert!(words.contains("JobTemplate") && words.contains("1.57 MB"), "{words}");
+    assert_eq!(near(large(300, 400, false)), None);
+    // What the steps say is stored, too, for as long as others may need it.
+    assert_eq!(near(large(500, 1_750, false)), None);
+    assert!(near(large(500, 1_750, true)).is_some_and(|words| words.contains("outputs 0.26 MB")));
+    // A thousand steps that share a template stay well below.
+    assert_eq!(near(thousand()), None);
 }

@@ -192,9 +192,9 @@ fn words(action: &Action) -> String {
         Action::Create { instant } => format!("create {}", clock(*instant)),
         Action::Cancel { job, why, .. } => format!("cancel {job}: {why:?}"),
         Action::Replace { job, .. } => format!("replace {job}"),
-        Action::Upkeep(Upkeep::Delete { job, .. }) => format!("delete {job}"),
+        Action::Upkeep(Upkeep::Delete { name, .. }) => format!("delete {name}"),
         Action::Upkeep(Upkeep::EndPod { pod, .. }) => format!("end {pod}"),
-        Action::Upkeep(Upkeep::LetGo { job, .. }) => format!("let go {job}"),
+        Action::Upkeep(Upkeep::LetGo { name, .. }) => format!("let go {name}"),
         Action::Forget { job, .. } => format!("forget {job}"),
     }
 }

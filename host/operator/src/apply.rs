@@ -3,10 +3,8 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
+use kube::Client;
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
 };
@@ -16,7 +14,7 @@ use serde_json::{Value, json};
 use stoker_api::keys;
 use stoker_core::PodView;
 use stoker_core::pool::jobs::{RemovalStep, removal};
-use stoker_core::pool::{JobPods, JobView, Marks};
+use stoker_core::pool::{JobPods, Marks};
 
 use crate::children;
 use crate::context::Context;
@@ -53,18 +51,16 @@ pub enum Wrote {
     Conflict,
 }
 
-async fn post(context: &Context, pool: &Pool, body: &Value, dry_run: bool) -> Result<PodView, kube::Error> {
-    let path = match pool {
-        Pool::Pods(_) => Pod::url_path(&(), Some(pool.namespace())),
-        Pool::Jobs(_) => Job::url_path(&(), Some(pool.namespace())),
-    };
-    let params = PostParams { dry_run, field_manager: Some("stoker".to_owned()) };
-    let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
-    let mut request = Request::new(path).create(&params, bytes).map_err(kube::Error::BuildRequest)?;
-    request.extensions_mut().insert("create_member");
+async fn post_member(
+    context: &Context,
+    pool: &Pool,
+    body: &Value,
+    dry_run: bool,
+) -> Result<PodView, kube::Error> {
+    let (client, namespace, call) = (&context.client, pool.namespace(), "create_member");
     match pool {
-        Pool::Pods(_) => Ok(timed(context.client.request::<SlimPod>(request)).await?.into_view()),
-        Pool::Jobs(_) => Ok(member(timed(context.client.request::<SlimJob>(request)).await?)),
+        Pool::Pods(_) => Ok(post::<SlimPod>(client, namespace, body, dry_run, call).await?.into_view()),
+        Pool::Jobs(_) => Ok(member(post::<SlimJob>(client, namespace, body, dry_run, call).await?)),
     }
 }
 
@@ -82,7 +78,7 @@ pub async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Res
 
 /// Creates the member of a slot.
 pub async fn create(context: &Context, pool: &Pool, body: &Value) -> Created {
-    let outcome = match post(context, pool, body, false).await {
+    let outcome = match post_member(context, pool, body, false).await {
         Ok(made) => Created::Made(Box::new(made)),
         Err(kube::Error::Api(s)) if s.code == 409 && s.reason == "AlreadyExists" => {
             existing(context, pool, body["metadata"]["name"].as_str().unwrap_or_default()).await
@@ -137,7 +133,7 @@ pub async fn try_template(context: &Context, pool: &Pool, hash: &str) -> Result<
         Pool::Pods(_) => ("Pod", "spec.podTemplate"),
         Pool::Jobs(_) => ("Job.batch", "spec.jobTemplate"),
     };
-    match post(context, pool, &body, true).await {
+    match post_member(context, pool, &body, true).await {
         Ok(_) => Ok(None),
         Err(kube::Error::Api(s)) if matches!(s.code, 400 | 422) => {
             let name = format!("{kind} \"stoker-dry-run-{hash}\"");
@@ -300,19 +296,20 @@ where
     }
 }
 
-/// Creates a Job, or asks whether it would be.
-pub async fn post_job(
-    context: &Context,
+/// Creates a child, or asks whether it would be; traces call that request so.
+pub async fn post<C: Child>(
+    client: &Client,
     namespace: &str,
     body: &Value,
     dry_run: bool,
-) -> Result<JobView, kube::Error> {
+    call: &'static str,
+) -> Result<C, kube::Error> {
     let params = PostParams { dry_run, field_manager: Some("stoker".to_owned()) };
     let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
-    let request = Request::new(Job::url_path(&(), Some(namespace))).create(&params, bytes);
+    let request = Request::new(C::url_path(&(), Some(namespace))).create(&params, bytes);
     let mut request = request.map_err(kube::Error::BuildRequest)?;
-    request.extensions_mut().insert("create_job");
-    Ok(timed(context.client.request::<SlimJob>(request)).await?.into_view())
+    request.extensions_mut().insert(call);
+    timed(client.request::<C>(request)).await
 }
 
 /// Brings the object's finalizer in line with its deletion policy. True = the object changed.

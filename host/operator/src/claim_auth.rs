@@ -208,6 +208,7 @@ fn resource(kind: Kind) -> &'static str {
         Kind::PreScaledCronJob => "prescaledcronjobs",
         Kind::JobFlow => "jobflows",
         Kind::DaemonJob => "daemonjobs",
+        Kind::NodeBatchJob => "nodebatchjobs",
     }
 }
 

@@ -8,10 +8,10 @@
 //!   DELETE /v1/namespaces/NS/pools/NAME/claims/ID         release it
 //! ```
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -20,15 +20,21 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum_server::Handle;
+use axum_server::accept::Accept;
+use axum_server::service::SendService;
 use axum_server::tls_rustls::RustlsConfig;
+use axum_server::{Handle, Server as Listening};
+use hyper_util::rt::TokioTimer;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use stoker_api::{ClaimList, ClaimRequest, ClaimedPod, GrantedClaim, Problem, RenewRequest};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::certificates::keep_current;
 use crate::claim_auth::{Account, Denied, Gate};
 use crate::claims::{self, Bound, Refused, Unchanged, Wanted};
 use crate::context::{ClaimOptions, Context};
@@ -37,8 +43,8 @@ use crate::startup::StartError;
 
 /// Longest body of a request.
 const BODY: usize = 128 << 10;
-/// How often it is looked whether the certificate has changed.
-const CERTIFICATE: Duration = Duration::from_secs(30);
+/// How long a request's head may take, and how long a connection may wait for its next request.
+const HEAD: Duration = Duration::from_secs(30);
 /// How long requests may go on when the server is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -73,7 +79,7 @@ pub async fn serve(
         None => return Err(StartError::NoCertificate { address: options.listen }),
     };
     let gate = Gate::new(context.client.clone(), options.per_second);
-    let router = router(Arc::new(Server { context, gate })).into_make_service();
+    let router = router(Arc::new(Server { context, gate }));
     tracing::info!(at = %bound, tls = tls.is_some(), "serving claims");
     let handle: Handle<SocketAddr> = Handle::new();
     let stopping = handle.clone();
@@ -84,16 +90,16 @@ pub async fn serve(
     Ok(tokio::spawn(async move {
         let served = match tls {
             Some(config) => {
-                let renewal = options.tls.map(|files| tokio::spawn(keep_current(config.clone(), files)));
+                let renewal = options.tls.map(|files| tokio::spawn(keep_current("claims", config.clone(), files)));
                 let served = match axum_server::from_tcp_rustls(listener, config) {
-                    Ok(server) => server.handle(handle).serve(router).await,
+                    Ok(server) => run(server.handle(handle), router, HEAD).await,
                     Err(error) => Err(error),
                 };
                 renewal.inspect(|task| task.abort());
                 served
             }
             None => match axum_server::from_tcp(listener) {
-                Ok(server) => server.handle(handle).serve(router).await,
+                Ok(server) => run(server.handle(handle), router, HEAD).await,
                 Err(error) => Err(error),
             },
         };
@@ -103,25 +109,18 @@ pub async fn serve(
     }))
 }
 
-/// Takes up certificates as they are renewed.
-async fn keep_current(config: RustlsConfig, (certificate, key): (PathBuf, PathBuf)) {
-    let changed = |file: &PathBuf| -> Option<SystemTime> { std::fs::metadata(file).ok()?.modified().ok() };
-    let mut known = (changed(&certificate), changed(&key));
-    loop {
-        tokio::time::sleep(CERTIFICATE).await;
-        let now = (changed(&certificate), changed(&key));
-        if now == known {
-            continue;
-        }
-        match config.reload_from_pem_file(&certificate, &key).await {
-            Ok(()) => {
-                known = now;
-                tracing::info!(certificate = %certificate.display(), "the claim server has a new certificate");
-            }
-            // Half of a new pair may be written already.
-            Err(error) => tracing::warn!(%error, "the new certificate cannot be used, the old one stays"),
-        }
-    }
+/// Serves connections, none of which may be silent for longer than `head` between two requests.
+async fn run<A>(server: Listening<SocketAddr, A>, router: Router, head: Duration) -> io::Result<()>
+where
+    A: Accept<TcpStream, Router> + Clone + Send + Sync + 'static,
+    A::Stream: AsyncRead + AsyncWrite + Unpin + Send,
+    A::Service: SendService<axum::http::Request<hyper::body::Incoming>> + Send,
+    A::Future: Send,
+{
+    // Else a connection may be silent for ever before it is known which version it speaks.
+    let mut server = server.http1_only();
+    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(head);
+    server.serve(router.into_make_service()).await
 }
 
 fn router(server: Arc<Server>) -> Router {
@@ -388,5 +387,45 @@ fn granted(bound: &Bound) -> GrantedClaim {
         claimed_at: claim.claimed_at,
         expires_at: claim.expires_at,
         metadata: claim.metadata.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(200);
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// What a connection that says this is answered until it is closed, and how long that took.
+    async fn answered(address: SocketAddr, says: &str) -> (String, Duration) {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(says.as_bytes()).await.unwrap();
+        let (since, mut answer) = (Instant::now(), Vec::new());
+        let closed = tokio::time::timeout(PATIENCE, connection.read_to_end(&mut answer)).await;
+        // A reset closes it as well.
+        closed.unwrap_or_else(|_| panic!("it stays open after {says:?}")).ok();
+        (String::from_utf8_lossy(&answer).into_owned(), since.elapsed())
+    }
+
+    #[tokio::test]
+    async fn connections_that_are_silent_or_say_half_of_something_are_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "there" }));
+        let served = tokio::spawn(run(axum_server::from_tcp(listener).unwrap(), router, SHORT));
+        for says in ["", "G", "GET / HTTP/1.1\r\nHost: a\r\n"] {
+            let (_, took) = answered(address, says).await;
+            assert!(took >= SHORT / 2, "{says:?} has its time, and {took:?} it was");
+        }
+        let (answer, took) = answered(address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("there"), "{answer}");
+        assert!(took >= SHORT / 2, "one may come after another");
+        served.abort();
     }
 }

@@ -11,22 +11,25 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource};
 use stoker_api::{
-    DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, JobTemplate, PreScaledCronJob, StandbyClaim,
+    DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, JobTemplate, NodeBatchJob, PreScaledCronJob,
+    StandbyClaim,
 };
 use stoker_policy::{CompileLimits, HostOptions, PolicyHost};
 use tokio::sync::watch;
 
 use crate::again::Unfinished;
+use crate::callback_urls::Callbacks;
 use crate::claims::Claims;
 use crate::desk::Desk;
 use crate::job_templates::JobTemplates;
-use crate::kept_jobs::{Permits, Remembered};
+use crate::kept::{Permits, Remembered};
 use crate::metrics::Metrics;
 use crate::nodes::NodeIndex;
 use crate::object::{Key, Kind, Pool, PoolKind};
 use crate::observe::{JobIndex, Owners, PodIndex};
 use crate::open_files;
 use crate::orphans::Orphans;
+use crate::pod_logs::{self, PodLogs};
 use crate::policies::Policies;
 use crate::policy_cache::PolicyCache;
 use crate::pool::PoolState;
@@ -51,6 +54,19 @@ pub struct Options {
     pub claims: Option<ClaimOptions>,
     /// The image of `stoker-gate`, which holds runs until their instant.
     pub gate_image: String,
+    /// Where pods of NodeBatchJobs report to; None = nowhere.
+    pub reports: Option<ReportOptions>,
+}
+
+/// Where the report service is.
+#[derive(Clone, Debug)]
+pub struct ReportOptions {
+    /// Its address as pods reach it, such as `http://stoker-reports.stoker-system:8090`.
+    pub url: String,
+    /// The file of the key that it has, too.
+    pub key_file: PathBuf,
+    /// The certificates by which its own is trusted, as PEM; for https.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// How claims are served.
@@ -157,6 +173,7 @@ pub struct Scope {
     pub flows: Looked<JobFlow>,
     pub templates: Looked<JobTemplate>,
     pub daemon_jobs: Looked<DaemonJob>,
+    pub node_batch_jobs: Looked<NodeBatchJob>,
 }
 
 impl Scope {
@@ -212,10 +229,16 @@ pub struct Context {
     pub cron_jobs: Remembered<PreScaledCronJob>,
     pub flows: Remembered<JobFlow>,
     pub daemon_jobs: Remembered<DaemonJob>,
+    pub node_batch_jobs: Remembered<NodeBatchJob>,
+    /// Where pods report to; None = nowhere.
+    pub callbacks: Option<Callbacks>,
+    pub pod_logs: PodLogs,
     pub templates: JobTemplates,
     pub step_asker: StepAsker,
-    /// For the statuses of objects whose Jobs are kept.
+    /// For the statuses of objects whose children are kept.
     pub status_permits: Permits,
+    /// For their Events.
+    pub event_permits: Permits,
     pub orphans: Orphans,
     /// The gate's image.
     pub gate_image: String,
@@ -238,6 +261,13 @@ impl Context {
         } else {
             options.namespaces.into_iter().map(|n| Scope::new(Some(n))).collect()
         };
+        let callbacks = options.reports.as_ref().map(|r| Callbacks::read(&r.url, &r.key_file)).transpose()?;
+        let ca_file = options.reports.as_ref().and_then(|r| r.ca_file.as_deref());
+        let roots = pod_logs::trusted(ca_file).map_err(|error| {
+            let file = ca_file.unwrap_or(std::path::Path::new("")).display();
+            StartError::Reports(format!("--reports-ca-file {file}: {error}"))
+        })?;
+        let pod_logs = PodLogs::new(roots);
         let prober = Prober::new(client.clone(), metrics.probes.clone(), open_files::for_pods());
         let reporter = Reporter { controller: "stoker".into(), instance: std::env::var("POD_NAME").ok() };
         Ok(Arc::new(Self {
@@ -260,9 +290,13 @@ impl Context {
             cron_jobs: Remembered::default(),
             flows: Remembered::default(),
             daemon_jobs: Remembered::default(),
+            node_batch_jobs: Remembered::default(),
+            callbacks,
+            pod_logs,
             templates: JobTemplates::default(),
             step_asker: StepAsker::default(),
             status_permits: Permits::default(),
+            event_permits: Permits::default(),
             orphans: Orphans::default(),
             gate_image: options.gate_image,
             reports: Reports::default(),
@@ -283,6 +317,7 @@ impl Context {
             Kind::PreScaledCronJob => scope.cron_jobs.trigger(key),
             Kind::JobFlow => scope.flows.trigger(key),
             Kind::DaemonJob => scope.daemon_jobs.trigger(key),
+            Kind::NodeBatchJob => scope.node_batch_jobs.trigger(key),
         }
     }
 
@@ -290,6 +325,7 @@ impl Context {
     pub fn nodes_changed(&self) {
         for scope in &self.scopes {
             scope.daemon_jobs.ask_all();
+            scope.node_batch_jobs.ask_all();
         }
     }
 
@@ -313,7 +349,7 @@ impl Context {
         match key.kind {
             Kind::HotStandbyDeployment => scope.deployments.latest(key),
             Kind::HotStandbyJob => scope.jobs.latest(key),
-            Kind::PreScaledCronJob | Kind::JobFlow | Kind::DaemonJob => None,
+            Kind::PreScaledCronJob | Kind::JobFlow | Kind::DaemonJob | Kind::NodeBatchJob => None,
         }
     }
 

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -14,18 +13,20 @@ use stoker_api::{PreScaledCronJob, PreScaledCronJobStatus, RunOutcome, keys};
 use stoker_core::conditions::Conditions;
 use stoker_core::kept::Upkeep;
 use stoker_core::names;
-use stoker_core::pool::JobPods;
+use stoker_core::pod::PodView;
 use stoker_core::pool::jobs::History;
+use stoker_core::pool::{JobPods, JobView};
 use stoker_core::pre_scaled::{self, Action, Cancelled, Lead, Plan, Rules, Run, Stopped, Told};
 use stoker_cron::Schedule;
 
 use crate::context::{Context, Looked, Scope};
-use crate::kept_jobs::{
-    Created, Deed, Keeper, KeptError, Maker, Memory, News, Outcome, Remembered, Wrote, carry_out, create,
-    key, later, publish, turned_bad, undone, until, write,
+use crate::kept::{
+    Created, Deed, Keeper, KeptError, Maker, Memory, News, Outcome, Remembered, carry_out, create, hand_over,
+    key, later, publish_soon, turned_bad, undone, until,
 };
 use crate::leads::{Leads, Trouble};
 use crate::object::Kind;
+use crate::slim_job::SlimJob;
 
 /// What is remembered of an object between two looks, besides its Jobs.
 #[derive(Default)]
@@ -38,6 +39,7 @@ pub struct Own {
 impl Keeper for PreScaledCronJob {
     const KIND: Kind = Kind::PreScaledCronJob;
     const CREATES: usize = 1;
+    type Child = SlimJob;
     type Status = PreScaledCronJobStatus;
     type Told = Told;
     type Own = Own;
@@ -66,9 +68,9 @@ impl Keeper for PreScaledCronJob {
         look(context, object, memory).await
     }
 
-    fn farewell(jobs: &[JobPods<'_>], now: Timestamp) -> Vec<Deed> {
-        let runs: Vec<Run<'_>> = jobs.iter().filter_map(Run::of).collect();
-        deeds(pre_scaled::farewell(&runs, now))
+    fn farewell(context: &Context, jobs: &[JobView], now: Timestamp) -> Vec<Deed> {
+        let pods = pods_of(context, jobs);
+        deeds(pre_scaled::farewell(&runs(jobs, &pods), now))
     }
 
     fn count_created(context: &Context, outcome: &'static str) {
@@ -137,16 +139,25 @@ fn rules(object: &PreScaledCronJob, gate_image: &str) -> Result<(Rules, Lead), I
     ))
 }
 
+/// The pods of each Job.
+fn pods_of(context: &Context, jobs: &[JobView]) -> Vec<Vec<PodView>> {
+    jobs.iter().map(|job| context.pods.of(&job.uid)).collect()
+}
+
+/// The runs that Jobs with these pods are.
+fn runs<'a>(jobs: &'a [JobView], pods: &'a [Vec<PodView>]) -> Vec<Run<'a>> {
+    jobs.iter().zip(pods).filter_map(|(job, pods)| Run::of(&JobPods { job, pods })).collect()
+}
+
 async fn look(
     context: &Arc<Context>,
     object: &Arc<PreScaledCronJob>,
     memory: &mut Memory<PreScaledCronJob>,
 ) -> Result<Next, KeptError> {
     let (uid, key, now) = (object.uid().unwrap_or_default(), key(&**object), Timestamp::now());
-    let jobs = memory.jobs(context, &uid).await;
-    let pods: Vec<_> = jobs.iter().map(|job| context.pods.of(&job.uid)).collect();
-    let runs: Vec<Run> =
-        jobs.iter().zip(&pods).filter_map(|(job, pods)| Run::of(&JobPods { job, pods })).collect();
+    let jobs = memory.children(context, &uid).await;
+    let pods = pods_of(context, &jobs);
+    let runs = runs(&jobs, &pods);
     let before = object.status.clone().unwrap_or_default();
     let (rules, configured) = match rules(object, &context.gate_image) {
         Ok(read) => read,
@@ -162,7 +173,8 @@ async fn look(
             c.set("Stalled", true, "ScheduleInvalid", words.clone());
             c.set("ScheduleValid", false, "Invalid", words);
             status.conditions = c.finish();
-            return tell(context, object, memory, &before, status, &[]).await;
+            hand_over(context, &memory.outbox, object, (before, status), Vec::new(), false);
+            return Ok(Next::await_change());
         }
     };
     seen(context, object, &mut memory.own.started, &runs, now);
@@ -179,15 +191,13 @@ async fn look(
     plan.status.lead_reason = Some(reason);
     plan.status.policy = memory.own.leads.status(context, object);
     plan.status.conditions = conditions(object, memory, &plan, trouble.as_ref(), &before.conditions, now);
-    let told = tell(context, object, memory, &before, plan.status, &plan.told).await?;
+    // Runs of other objects may be due: they go before it.
+    hand_over(context, &memory.outbox, object, (before, plan.status), plan.told, false);
     if let Some(error) = failed {
         return Ok(undone(memory, &key, &error));
     }
     memory.failures = 0;
     context.metrics.reconciled("ok");
-    if told != Next::await_change() {
-        return Ok(told);
-    }
     Ok(later([plan.wake_at.map(until), memory.refusals.wake(), memory.own.leads.wake()]))
 }
 
@@ -244,14 +254,14 @@ async fn create_runs(
         body: |instant: &Timestamp| body(object, rules, &context.gate_image, *instant, now),
     };
     let made = create(context, object, memory, instants, maker).await;
-    for Created { part: instant, job, outcome, .. } in made.created {
+    for Created { part: instant, name: job, outcome, .. } in made.created {
         match outcome {
             Outcome::Created => {
                 let warm = instant.duration_since(Timestamp::now()).max(SignedDuration::ZERO);
                 let object_key = key(&**object);
                 tracing::info!(object = %object_key, job, instant = %instant, ahead_s = warm.as_secs(), "run created");
                 let words = format!("created {job} for {instant}");
-                publish(context, &**object, &[News::new(false, "RunCreated", words)]).await;
+                publish_soon(context, object, vec![News::new(false, "RunCreated", words)]);
                 // What was refused of another template is of the past.
                 memory.refusals.retain(|_| false);
                 memory.conflicts.retain(|_| false);
@@ -314,13 +324,13 @@ fn deed(action: Action) -> Option<Deed> {
                 Cancelled::Forbidden => "an earlier run has not ended, and concurrencyPolicy is Forbid",
             };
             let words = format!("deleted {job}, which was held: {words}");
-            Some(Deed::Told(Upkeep::Delete { job, uid, version: Some(version) }, "RunCancelled", words))
+            Some(Deed::Told(Upkeep::Delete { name: job, uid, version: Some(version) }, "RunCancelled", words))
         }
         Action::Replace { job, uid } => {
             let words = format!("deleted {job}, which was at work: concurrencyPolicy is Replace");
-            Some(Deed::Told(Upkeep::Delete { job, uid, version: None }, "RunReplaced", words))
+            Some(Deed::Told(Upkeep::Delete { name: job, uid, version: None }, "RunReplaced", words))
         }
-        Action::Forget { job, uid } => Some(Deed::Forget { job, uid }),
+        Action::Forget { job, uid } => Some(Deed::Forget { name: job, uid }),
         Action::Upkeep(upkeep) => Some(upkeep.into()),
     }
 }
@@ -374,28 +384,6 @@ fn conditions(
         None => c.set("Conflict", false, "NoConflict", "no name is taken"),
     }
     c.finish()
-}
-
-/// Writes the status if it changed; then there is news to tell, and another look due.
-async fn tell(
-    context: &Arc<Context>,
-    object: &Arc<PreScaledCronJob>,
-    memory: &Memory<PreScaledCronJob>,
-    before: &PreScaledCronJobStatus,
-    status: PreScaledCronJobStatus,
-    told: &[Told],
-) -> Result<Next, KeptError> {
-    if *before == status {
-        return Ok(Next::await_change());
-    }
-    match write(context, &memory.outbox, object, before, &status).await? {
-        Wrote::Gone => Ok(Next::await_change()),
-        Wrote::Outdated => Ok(Next::requeue(Duration::ZERO)),
-        Wrote::Written => {
-            publish(context, &**object, &object.written(context, before, &status, told)).await;
-            Ok(Next::requeue(Duration::ZERO))
-        }
-    }
 }
 
 /// What there is to tell of a written status.

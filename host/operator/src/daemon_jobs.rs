@@ -14,14 +14,15 @@ use stoker_api::{DaemonJob, DaemonJobState, DaemonJobStatus, keys};
 use stoker_core::daemon_job::{self, Look, NewJob, Plan, Told};
 use stoker_core::flow::merge_pod_template;
 use stoker_core::kept::Kept;
-use stoker_core::pool::JobPods;
+use stoker_core::pool::JobView;
 
 use crate::context::{Context, Looked, Scope};
-use crate::kept_jobs::{
+use crate::kept::{
     Deed, Keeper, KeptError, Maker, Memory, News, Remembered, carry_out, create, hand_over, key, later,
     turned_bad, undone, until,
 };
 use crate::object::Kind;
+use crate::slim_job::SlimJob;
 
 /// Before the nodes have been listed; that asks for a look itself.
 const NO_NODES_YET: Duration = Duration::from_secs(5);
@@ -29,6 +30,7 @@ const NO_NODES_YET: Duration = Duration::from_secs(5);
 impl Keeper for DaemonJob {
     const KIND: Kind = Kind::DaemonJob;
     const CREATES: usize = 16;
+    type Child = SlimJob;
     type Status = DaemonJobStatus;
     type Told = Told;
     type Own = ();
@@ -57,8 +59,9 @@ impl Keeper for DaemonJob {
         look(context, object, memory).await
     }
 
-    fn farewell(jobs: &[JobPods<'_>], _: Timestamp) -> Vec<Deed> {
-        let kept: Vec<Kept<'_>> = jobs.iter().map(|job| Kept { job: job.job, pods: job.pods }).collect();
+    fn farewell(_: &Context, jobs: &[JobView], _: Timestamp) -> Vec<Deed> {
+        // What their pods do does not matter.
+        let kept: Vec<Kept<'_>> = jobs.iter().map(|job| Kept { job, pods: &[] }).collect();
         daemon_job::farewell(&kept).into_iter().map(Deed::from).collect()
     }
 
@@ -145,7 +148,7 @@ async fn look(
     };
     memory.refusals.retain(|refused| refused == hash);
 
-    let jobs = memory.jobs(context, &uid).await;
+    let jobs = memory.children(context, &uid).await;
     // Of a Job that is not being deleted its own status tells everything.
     let pods: Vec<_> =
         jobs.iter().map(|job| if job.terminating { context.pods.of(&job.uid) } else { Vec::new() }).collect();
@@ -164,7 +167,8 @@ async fn look(
         },
         now,
     );
-    let Plan { create: wanted, upkeep, status, told, wake_at } = plan;
+    let Plan { create: wanted, upkeep, status, contested, told, wake_at } = plan;
+    memory.conflicts.retain(|name| contested.iter().any(|needed| needed == name));
     let (mut any, mut failed) = (false, None);
     if let Ok(template) = template.as_deref()
         && !wanted.is_empty()

@@ -14,15 +14,16 @@ use stoker_api::{FlowState, JobFlow, JobFlowStatus, StepState, keys};
 use stoker_core::flow::{self, Flow, Look, NewJob, Plan, Templates, Told, Troubles};
 use stoker_core::kept::Kept;
 use stoker_core::pod::PodView;
-use stoker_core::pool::{JobPods, JobView};
+use stoker_core::pool::JobView;
 
 use crate::apply::timed;
 use crate::context::{Context, Looked, Scope};
-use crate::kept_jobs::{
+use crate::kept::{
     Created, Deed, Keeper, KeptError, Maker, Memory, News, Outcome, Remembered, carry_out, create, hand_over,
     key, later, turned_bad, undone, until,
 };
 use crate::object::Kind;
+use crate::slim_job::SlimJob;
 use crate::step_checks::StepChecks;
 
 /// Steps of a flow whose failures are worth an Event each; those of a larger one are in its status.
@@ -51,6 +52,7 @@ type Named = (String, Option<(Option<String>, Option<i64>)>);
 impl Keeper for JobFlow {
     const KIND: Kind = Kind::JobFlow;
     const CREATES: usize = 16;
+    type Child = SlimJob;
     type Status = JobFlowStatus;
     type Told = Told;
     type Own = Own;
@@ -79,8 +81,9 @@ impl Keeper for JobFlow {
         look(context, object, memory).await
     }
 
-    fn farewell(jobs: &[JobPods<'_>], _: Timestamp) -> Vec<Deed> {
-        let kept: Vec<Kept<'_>> = jobs.iter().map(|job| Kept { job: job.job, pods: job.pods }).collect();
+    fn farewell(_: &Context, jobs: &[JobView], _: Timestamp) -> Vec<Deed> {
+        // What their pods do does not matter.
+        let kept: Vec<Kept<'_>> = jobs.iter().map(|job| Kept { job, pods: &[] }).collect();
         flow::farewell(&kept).into_iter().map(Deed::from).collect()
     }
 
@@ -135,9 +138,11 @@ fn news(before: &JobFlowStatus, after: &JobFlowStatus, told: &[Told], steps: usi
             Told::TimedOut => {
                 News::new(true, "TimedOut", format!("timeoutSeconds have passed; {progress} steps succeeded"))
             }
-            Told::Resumed { steps } => {
-                News::new(false, "Resumed", format!("{steps} steps that had failed are started again"))
-            }
+            Told::Resumed { steps } => News::new(
+                false,
+                "Resumed",
+                format!("{steps} steps or handlers that had failed are started again"),
+            ),
             Told::RunBegan { run } => News::new(false, "RunBegan", format!("run {run} has begun")),
             Told::Ended { state: FlowState::Failed } => {
                 News::new(true, "Failed", format!("the flow has ended; {progress} steps succeeded"))
@@ -146,7 +151,7 @@ fn news(before: &JobFlowStatus, after: &JobFlowStatus, told: &[Told], steps: usi
         });
     }
     let healthy = ["GraphValid", "TemplateValid"];
-    news.extend(turned_bad(&before.conditions, &after.conditions, &healthy, &["Conflict"]));
+    news.extend(turned_bad(&before.conditions, &after.conditions, &healthy, &["Conflict", "SizeNearLimit"]));
     news
 }
 
@@ -229,7 +234,7 @@ async fn look(
     let now = Timestamp::now();
     let flow = read(context, object, &mut memory.own);
     let before = object.status.clone().unwrap_or_default();
-    let jobs = memory.jobs(context, &uid).await;
+    let jobs = memory.children(context, &uid).await;
     let pods: Vec<_> = jobs.iter().map(|job| pods_of(context, &before, &key.namespace, job)).collect();
     let kept: Vec<Kept<'_>> = jobs.iter().zip(&pods).map(|(job, pods)| Kept { job, pods }).collect();
     let annotation =
@@ -327,7 +332,7 @@ async fn create_steps(
     };
     let made = create(context, object, memory, wanted, maker).await;
     let any = !made.created.is_empty();
-    for Created { part: Wanted { job, .. }, job: name, asked, outcome } in made.created {
+    for Created { part: Wanted { job, .. }, name, asked, outcome } in made.created {
         tracing::debug!(object = %key(&**object), step = job.step, job = name, ?outcome, "a step");
         let follows = job.attempt == 1 && !flow.parts[job.part].waits.is_empty();
         if let Some(touched) = touched.filter(|_| follows && outcome == Outcome::Created) {
@@ -395,6 +400,21 @@ mod tests {
         assert_eq!(ended(&after, &after), HashMap::new());
         let again = status(2, &[("a", StepState::Succeeded, 1)]);
         assert_eq!(ended(&after, &again), HashMap::from([("succeeded", 1)]));
+    }
+
+    #[test]
+    fn that_an_object_may_become_too_large_is_told_once() {
+        let condition = serde_json::from_value(json!({
+            "type": "SizeNearLimit", "status": "True", "reason": "Estimated", "message": "1.30 MB",
+            "lastTransitionTime": "2026-06-01T10:00:00Z",
+        }));
+        let near = JobFlowStatus { conditions: vec![condition.unwrap()], ..JobFlowStatus::default() };
+        let told = |before: &JobFlowStatus| {
+            let news = news(before, &near, &[], 3).into_iter();
+            news.map(|news| (news.warning, news.reason)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&JobFlowStatus::default()), [(true, "SizeNearLimitEstimated".to_owned())]);
+        assert!(told(&near).is_empty());
     }
 
     #[test]

@@ -11,7 +11,9 @@
 mod again;
 mod apply;
 mod asking;
+mod callback_urls;
 mod carry_out;
+mod certificates;
 mod children;
 mod claim_auth;
 mod claim_metrics;
@@ -28,15 +30,18 @@ mod flow_metrics;
 mod http_probe;
 mod job_flows;
 mod job_templates;
-mod kept_jobs;
+mod kept;
 mod leads;
 mod members;
 mod metrics;
+mod node_batch_jobs;
+mod node_batch_metrics;
 mod nodes;
 mod object;
 mod observe;
 mod open_files;
 mod orphans;
+mod pod_logs;
 mod pod_tls;
 mod policies;
 mod policy_cache;
@@ -52,6 +57,7 @@ mod run_metrics;
 mod server;
 mod slim_job;
 mod slim_meta;
+mod slim_node;
 mod slim_pod;
 mod standby_claims;
 mod startup;
@@ -64,20 +70,22 @@ use futures::future::join_all;
 use kube::api::Api;
 use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
-use stoker_api::{DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, PreScaledCronJob};
+use stoker_api::{DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, NodeBatchJob, PreScaledCronJob};
 use tokio::sync::watch;
 
-pub use context::{ClaimOptions, Options};
-pub use startup::{StartError, connect};
+pub use again::WatchBackOff;
+pub use certificates::keep_current;
+pub use context::{ClaimOptions, Options, ReportOptions};
+pub use slim_node::SlimNode;
+pub use slim_pod::SlimPod;
+pub use startup::{StartError, connect, may};
 pub use stoker_policy::{CompileLimits, compile_program};
 
-use crate::again::WatchBackOff;
 use crate::context::{Context, Looked};
-use crate::kept_jobs::control as keep;
+use crate::kept::control as keep;
 use crate::object::{Key, PoolKind};
 use crate::observe::watch_children;
 use crate::slim_job::SlimJob;
-use crate::slim_pod::SlimPod;
 
 /// Runs the operator until `stop` becomes true.
 ///
@@ -111,7 +119,8 @@ pub async fn run(
         tasks.push(tokio::spawn(job_templates::control(context.clone(), scope.clone(), stop.clone())));
         tasks.push(tokio::spawn(keep::<PreScaledCronJob>(context.clone(), scope.clone(), stop.clone())));
         tasks.push(tokio::spawn(keep::<JobFlow>(context.clone(), scope.clone(), stop.clone())));
-        tasks.push(tokio::spawn(keep::<DaemonJob>(context, scope, stop.clone())));
+        tasks.push(tokio::spawn(keep::<DaemonJob>(context.clone(), scope.clone(), stop.clone())));
+        tasks.push(tokio::spawn(keep::<NodeBatchJob>(context, scope, stop.clone())));
     }
     tracing::info!(scopes = ?context.scopes().iter().map(|s| s.label()).collect::<Vec<_>>(), "running");
     join_all(tasks).await;

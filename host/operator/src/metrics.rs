@@ -11,6 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::claim_metrics::ClaimMetrics;
 use crate::flow_metrics::FlowMetrics;
+use crate::node_batch_metrics::NodeBatchMetrics;
 use crate::policy_metrics::PolicyMetrics;
 use crate::probe_metrics::ProbeMetrics;
 use crate::run_metrics::RunMetrics;
@@ -42,6 +43,8 @@ pub struct Metrics {
     pub runs: RunMetrics,
     /// Those of flows and of work on every node.
     pub flows: FlowMetrics,
+    /// Those of scheduled work on nodes.
+    pub node_batches: NodeBatchMetrics,
     reaction: Histogram,
 }
 
@@ -61,6 +64,7 @@ impl Metrics {
         let claims = ClaimMetrics::new(&mut registry);
         let runs = RunMetrics::new(&mut registry);
         let flows = FlowMetrics::new(&mut registry);
+        let node_batches = NodeBatchMetrics::new(&mut registry);
         let reaction = Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]);
         registry.register_with_unit(
             "reaction",
@@ -79,6 +83,7 @@ impl Metrics {
             claims,
             runs,
             flows,
+            node_batches,
             reaction,
         }
     }

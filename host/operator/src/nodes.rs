@@ -6,83 +6,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Resource, ResourceExt};
-use serde::Deserialize;
-use stoker_core::fan_out::{NodeView, Taint};
+use stoker_core::fan_out::NodeView;
 use tokio::sync::watch;
 
 use crate::again::WatchBackOff;
 use crate::context::Context;
-use crate::slim_meta::slim;
-
-/// A node with the fields that are read.
-#[derive(Resource, Clone, Debug, Deserialize)]
-#[resource(inherit = Node)]
-struct SlimNode {
-    #[serde(deserialize_with = "slim")]
-    metadata: ObjectMeta,
-    #[serde(default)]
-    spec: SlimSpec,
-    #[serde(default)]
-    status: SlimStatus,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct SlimSpec {
-    unschedulable: bool,
-    taints: Vec<SlimTaint>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct SlimTaint {
-    key: String,
-    #[serde(default)]
-    value: String,
-    effect: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct SlimStatus {
-    conditions: Vec<SlimCondition>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct SlimCondition {
-    #[serde(rename = "type")]
-    type_: String,
-    status: String,
-}
-
-impl SlimNode {
-    fn ready(&self) -> Option<bool> {
-        self.status.conditions.iter().find(|c| c.type_ == "Ready").map(|c| c.status == "True")
-    }
-
-    /// A drain cordons before it evicts, so that being cordoned tells both.
-    fn is_being_lost(&self) -> bool {
-        self.spec.unschedulable || self.ready() == Some(false) || self.metadata.deletion_timestamp.is_some()
-    }
-
-    /// What core reads of it.
-    fn into_view(self) -> NodeView {
-        let ready = self.ready() == Some(true) && self.metadata.deletion_timestamp.is_none();
-        let taint = |t: SlimTaint| Taint { key: t.key, value: t.value, effect: t.effect };
-        NodeView {
-            name: self.metadata.name.unwrap_or_default(),
-            uid: self.metadata.uid.unwrap_or_default(),
-            labels: self.metadata.labels.unwrap_or_default(),
-            taints: self.spec.taints.into_iter().map(taint).collect(),
-            unschedulable: self.spec.unschedulable,
-            ready,
-        }
-    }
-}
+use crate::slim_node::SlimNode;
 
 /// Changes of nodes that come within so long of each other ask for one look.
 const TOGETHER: Duration = Duration::from_millis(100);
@@ -252,47 +184,31 @@ mod tests {
 
     use super::*;
 
-    fn node(ready: &str, unschedulable: bool) -> SlimNode {
-        serde_json::from_value(json!({
+    fn node(ready: &str) -> NodeView {
+        let node: SlimNode = serde_json::from_value(json!({
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": "a", "uid": "u", "labels": {"zone": "x"}},
-            "spec": {
-                "unschedulable": unschedulable,
-                "taints": [{"key": "gpu", "effect": "NoSchedule"}],
-            },
+            "metadata": {"name": "a", "uid": "u"},
             "status": {"conditions": [{"type": "Ready", "status": ready}]},
         }))
-        .unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    #[test]
-    fn a_node_is_seen_with_what_work_on_every_node_reads() {
-        let view = node("True", false).into_view();
-        assert!(view.ready && !view.unschedulable && view.labels.contains_key("zone"));
-        assert_eq!(
-            view.taints,
-            [Taint { key: "gpu".into(), value: String::new(), effect: "NoSchedule".into() }]
-        );
-        assert!(!node("Unknown", false).into_view().ready);
-        assert!(node("True", true).is_being_lost() && !node("True", false).is_being_lost());
+        .unwrap_or_else(|error| panic!("{error}"));
+        node.into_view()
     }
 
     #[test]
     fn a_heartbeat_is_no_news_and_nodes_are_not_known_before_they_are_listed() {
         let index = NodeIndex::default();
-        assert!(index.change(|known| known.put(node("True", false).into_view())));
-        assert!(!index.change(|known| known.put(node("True", false).into_view())));
+        assert!(index.change(|known| known.put(node("True"))));
+        assert!(!index.change(|known| known.put(node("True"))));
         assert!(index.all().is_none());
         index.change(|known| std::mem::replace(&mut known.listed, true));
         assert_eq!(index.all().map(|nodes| nodes.len()), Some(1));
-        assert!(index.change(|known| known.put(node("False", false).into_view())));
+        assert!(index.change(|known| known.put(node("False"))));
         assert_eq!(index.all().map(|nodes| nodes[0].ready), Some(false));
         assert_eq!(index.pool_of("a"), "", "no label tells it");
-        let mut pooled = node("True", false);
-        let labels = pooled.metadata.labels.get_or_insert_default();
-        labels.insert("cloud.google.com/gke-nodepool".into(), "gpus".into());
-        index.change(|known| known.put(pooled.into_view()));
+        let mut pooled = node("True");
+        pooled.labels.insert("cloud.google.com/gke-nodepool".into(), "gpus".into());
+        index.change(|known| known.put(pooled));
         assert_eq!((index.pool_of("a"), index.pool_of("b")), ("gpus".to_owned(), String::new()));
         assert!(index.change(|known| known.retain(|name| name != "a")));
         assert_eq!(index.all().map(|nodes| nodes.len()), Some(0));

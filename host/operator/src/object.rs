@@ -28,6 +28,7 @@ pub enum Kind {
     PreScaledCronJob,
     JobFlow,
     DaemonJob,
+    NodeBatchJob,
 }
 
 impl Kind {
@@ -38,6 +39,7 @@ impl Kind {
             Self::PreScaledCronJob => "PreScaledCronJob",
             Self::JobFlow => "JobFlow",
             Self::DaemonJob => "DaemonJob",
+            Self::NodeBatchJob => "NodeBatchJob",
         }
     }
 
@@ -54,6 +56,7 @@ impl Kind {
             Self::PreScaledCronJob,
             Self::JobFlow,
             Self::DaemonJob,
+            Self::NodeBatchJob,
         ];
         all.into_iter().find(|kind| kind.as_str() == name)
     }

@@ -37,6 +37,8 @@ pub trait Child:
 {
     /// What is kept of one.
     type View: Clone + Send + Sync;
+    /// They may have children of their own that are watched.
+    const OWNS: bool;
 
     /// The controller that owns it.
     fn owner(&self) -> Option<Owner>;
@@ -73,6 +75,7 @@ impl Owner {
 
 impl Child for SlimPod {
     type View = PodView;
+    const OWNS: bool = false;
 
     fn owner(&self) -> Option<Owner> {
         Owner::of(&self.metadata)
@@ -93,6 +96,7 @@ impl Child for SlimPod {
 
 impl Child for SlimJob {
     type View = JobView;
+    const OWNS: bool = true;
 
     fn owner(&self) -> Option<Owner> {
         Owner::of(&self.metadata).filter(|owner| owner.key.is_some())
@@ -216,6 +220,12 @@ impl<C: Child> ChildIndex<C> {
     pub fn of(&self, owner: &str) -> Vec<C::View> {
         let children = self.children.read().unwrap_or_else(PoisonError::into_inner);
         children.get(owner).map(|c| c.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// A child of an owner, by its name.
+    pub fn get(&self, owner: &str, name: &str) -> Option<C::View> {
+        let children = self.children.read().unwrap_or_else(PoisonError::into_inner);
+        children.get(owner)?.get(name).cloned()
     }
 
     /// Whether the watch told within the last [`GONE`] that a child of an owner is gone.
@@ -355,7 +365,7 @@ fn known_owner<C: Child>(context: &Context, child: &C) -> Option<Owner> {
     let owner = child.owner()?;
     if let Some(key) = &owner.key {
         context.owners.note(&owner.uid, key);
-        if key.kind != Kind::HotStandbyDeployment {
+        if C::OWNS {
             context.owners.note(&child.uid().unwrap_or_default(), key);
         }
     }

@@ -5,8 +5,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, ListParams};
 use kube::{Client, Config};
 use stoker_api::{
-    CRD_REVISION, DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, JobTemplate, PreScaledCronJob,
-    StandbyClaim, keys,
+    CRD_REVISION, DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, JobTemplate, NodeBatchJob,
+    PreScaledCronJob, StandbyClaim, keys,
 };
 
 use crate::context::Options;
@@ -63,6 +63,9 @@ pub enum StartError {
     /// The policy host does not start.
     #[error("{0}")]
     PolicyHost(String),
+    /// The report service's address, key or certificates cannot be used.
+    #[error("{0}")]
+    Reports(String),
     /// The folder for the last good policies cannot be used.
     #[error(
         "the policy cache {folder} cannot be used: {error}; make the folder writable or choose another with --policy-cache"
@@ -143,6 +146,7 @@ pub async fn check(client: &Client, options: &Options) -> Result<(), StartError>
         may::<JobFlow>(client, &namespace, "jobflows.stoker.dev").await?;
         may::<JobTemplate>(client, &namespace, "jobtemplates.stoker.dev").await?;
         may::<DaemonJob>(client, &namespace, "daemonjobs.stoker.dev").await?;
+        may::<NodeBatchJob>(client, &namespace, "nodebatchjobs.stoker.dev").await?;
         may::<k8s_openapi::api::core::v1::Pod>(client, &namespace, "pods").await?;
         may::<k8s_openapi::api::batch::v1::Job>(client, &namespace, "jobs.batch").await?;
         may::<k8s_openapi::api::core::v1::ConfigMap>(client, &namespace, "configmaps").await?;
@@ -185,7 +189,11 @@ async fn crds(client: &Client) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn may<K>(client: &Client, namespace: &str, what: &'static str) -> Result<(), StartError>
+/// Checks that objects of a kind are known and may be listed; `namespace` is empty for all.
+///
+/// # Errors
+/// When that is not so, in words that say what to do.
+pub async fn may<K>(client: &Client, namespace: &str, what: &'static str) -> Result<(), StartError>
 where
     K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
         + Clone

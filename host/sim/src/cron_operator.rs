@@ -501,10 +501,10 @@ fn request(action: &Action) -> Option<Write> {
         }
         Action::Replace { job: name, uid } => Write::Delete { name, uid, version: None, foreground: true },
         Action::Forget { job: name, uid } => Write::Delete { name, uid, version: None, foreground: false },
-        Action::Upkeep(Upkeep::Delete { job: name, uid, version }) => {
+        Action::Upkeep(Upkeep::Delete { name, uid, version }) => {
             Write::Delete { name, uid, version, foreground: true }
         }
         Action::Upkeep(Upkeep::EndPod { pod: name, uid }) => Write::Pod { name, uid },
-        Action::Upkeep(Upkeep::LetGo { job: name, uid }) => Write::LetGo { name, uid },
+        Action::Upkeep(Upkeep::LetGo { name, uid }) => Write::LetGo { name, uid },
     })
 }

@@ -453,8 +453,8 @@ impl<K: Promises> KeptCluster<K> {
                 self.disown();
                 done(deleted)
             }
-            Write::Upkeep(Upkeep::Delete { job, uid, version }) => {
-                done(self.world.remove_job(job, Some(uid), version.as_deref(), true))
+            Write::Upkeep(Upkeep::Delete { name, uid, version }) => {
+                done(self.world.remove_job(name, Some(uid), version.as_deref(), true))
             }
             Write::Upkeep(Upkeep::EndPod { pod, uid }) => {
                 match self.world.pods.get(pod).filter(|pod| &pod.uid == uid) {
@@ -465,7 +465,7 @@ impl<K: Promises> KeptCluster<K> {
                     None => Answer::NotFound,
                 }
             }
-            Write::Upkeep(Upkeep::LetGo { job, uid }) => self.let_go(job, uid),
+            Write::Upkeep(Upkeep::LetGo { name, uid }) => self.let_go(name, uid),
         };
         if !matches!(answer, Answer::NotFound | Answer::Conflict | Answer::Existed) {
             self.writes += 1;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use stoker_api::keys;
 use stoker_core::names;
-use stoker_core::pod::PodCondition;
+use stoker_core::pod::{PodCondition, PodEnd};
 use stoker_core::{Phase, PodView};
 
 use crate::store::Object;
@@ -68,6 +68,10 @@ pub fn pod(slot: u32, created: Timestamp) -> PodView {
         created: whole(created),
         phase: Phase::Pending,
         terminating: false,
+        deleted_at: None,
+        grace: 0,
+        finalizers: Vec::new(),
+        ended: None,
         node: None,
         ip: None,
         ports: Vec::new(),
@@ -130,6 +134,11 @@ pub fn make_ready(pod: &mut PodView, now: Timestamp) {
 pub fn end(pod: &mut PodView, well: bool, now: Timestamp) {
     if pod.node.is_some() {
         pod.phase = if well { Phase::Succeeded } else { Phase::Failed };
+        pod.ended = Some(PodEnd {
+            started: pod.containers_started,
+            at: Some(whole(now)),
+            why: (!well).then(|| "container main: exit code 1 (Error)".to_owned()),
+        });
         set(pod, "Ready", "False", now);
     }
 }

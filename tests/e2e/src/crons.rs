@@ -70,6 +70,8 @@ pub fn work_that_tells() -> Value {
             "name": "work",
             "image": "docker.io/local/busybox:1",
             "imagePullPolicy": "IfNotPresent",
+            // Without a request its share of a busy processor is the least that there is.
+            "resources": {"requests": {"cpu": "50m"}},
             "command": ["sh", "-c", ": > /tmp/began; TZ=UTC stat -c %y /tmp/began > /dev/termination-log"],
         }],
     }})

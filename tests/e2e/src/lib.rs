@@ -12,6 +12,8 @@ pub mod job_watch;
 pub mod jobs;
 pub mod load;
 pub mod netns;
+pub mod node_batches;
+pub mod node_pods;
 pub mod nodes;
 pub mod objects;
 pub mod operator;
@@ -21,7 +23,9 @@ pub mod proxy;
 pub mod random;
 pub mod ranges;
 pub mod redis;
+pub mod reports;
 pub mod scale;
+pub mod table;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -38,6 +42,7 @@ use serde_json::{Value, json};
 use stoker_api::{HotStandbyDeployment, HotStandbyJob, keys};
 
 use crate::operator::Operator;
+use crate::reports::ReportService;
 
 /// No condition takes longer than this on a machine that works.
 pub const DEADLINE: Duration = Duration::from_secs(180);
@@ -72,6 +77,8 @@ pub struct World {
     pub client: Client,
     pub namespace: String,
     pub operator: Option<Operator>,
+    /// Where pods of NodeBatchJobs report to, in tests of these.
+    pub reports: Option<ReportService>,
 }
 
 impl World {
@@ -123,7 +130,7 @@ impl World {
             ..Default::default()
         };
         api.create(&PostParams::default(), &object).await?;
-        Ok(Self { client, namespace, operator: None })
+        Ok(Self { client, namespace, operator: None, reports: None })
     }
 
     /// Whether a node runs containers. False on clusters that came up without one; they say why when they start.
@@ -148,7 +155,7 @@ impl World {
         self.operator = None;
         let api: Api<Namespace> = Api::all(self.client.clone());
         api.delete(&self.namespace, &Default::default()).await?;
-        Ok(())
+        self.reports.take().map_or(Ok(()), ReportService::remove)
     }
 
     pub fn pools(&self) -> Api<HotStandbyDeployment> {
@@ -331,6 +338,9 @@ impl World {
         }
         if let Some(operator) = &self.operator {
             text += &format!("--- the operator's log\n{}\n", operator.log_tail());
+        }
+        if let Some(reports) = &self.reports {
+            text += &format!("--- the report service's log\n{}\n", reports.log_tail());
         }
         text
     }

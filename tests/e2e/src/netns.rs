@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::root;
 
+/// The real node's address, which is the cluster's own machine: pods reach there what is served inside.
+pub const NODE: &str = "10.123.0.1";
+
 /// The addresses of simulated pods.
 const SIMULATED_PODS: &str = "10.124.0.0/16";
 

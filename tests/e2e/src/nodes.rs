@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::World;
+use crate::{DEADLINE, World};
 
 /// Label on nodes that were made many at a time: the namespace that they are for.
 const MANY: &str = "e2e-many";
@@ -32,6 +32,16 @@ impl PrivateNode {
         let node = node(world, suffix)?;
         api.create(&PostParams::default(), &node).await?;
         Ok(Self { api, name: node.name_any() })
+    }
+
+    /// Waits until pods can start on it.
+    pub async fn ready(&self) -> Result<()> {
+        let began = Instant::now();
+        while !is_ready(&self.api.get(&self.name).await?) {
+            ensure!(began.elapsed() < DEADLINE, "node {} is not Ready", self.name);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     /// Cordons it, or takes that back.

@@ -147,6 +147,9 @@ impl World {
                 Some("DaemonJob") => {
                     drop(self.api::<stoker_api::DaemonJob>().patch(&name, &params, &patch).await?);
                 }
+                Some("NodeBatchJob") => {
+                    drop(self.api::<stoker_api::NodeBatchJob>().patch(&name, &params, &patch).await?);
+                }
                 other => bail!("{file}: kind {other:?} is not applied here"),
             }
         }

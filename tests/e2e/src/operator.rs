@@ -27,6 +27,13 @@ pub fn binary() -> PathBuf {
     std::env::var_os("STOKER_BIN").map_or_else(|| root().join("target/debug/stoker"), PathBuf::from)
 }
 
+/// Bytes of memory that a process holds now.
+pub fn resident(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+}
+
 impl Operator {
     /// Starts it with flags of its own, and waits until it runs.
     pub async fn start(namespace: &str, flags: &[&str]) -> Result<Self> {
@@ -96,19 +103,30 @@ impl Operator {
 
     /// What it tells Prometheus.
     pub fn metrics(&self) -> Result<String> {
+        let addresses = self.addresses();
+        let answer = self.get(addresses.last().context("nothing is served")?, "/metrics")?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        Ok(body.to_owned())
+    }
+
+    /// Where the operators of this namespace have served health and metrics, the last one last.
+    pub fn addresses(&self) -> Vec<String> {
         let log = self.log();
-        let (_, served) = log.rsplit_once(" address=").context("nothing is served")?;
-        let address = served.split_whitespace().next().context("no address")?;
+        let told = log.split(" address=").skip(1);
+        told.filter_map(|rest| rest.split_whitespace().next()).map(str::to_owned).collect()
+    }
+
+    /// Asks one of these addresses for something. The answer begins with its head.
+    pub fn get(&self, address: &str, path: &str) -> Result<String> {
         let mut stream = if self.inside {
             netns::inside(|| TcpStream::connect(address))??
         } else {
             TcpStream::connect(address)?
         };
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-        Ok(body.to_owned())
+        Ok(answer)
     }
 
     /// The sum of a metric's samples whose labels hold a text.
@@ -125,9 +143,7 @@ impl Operator {
 
     /// Bytes of memory that it holds now.
     pub fn memory(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+        resident(self.pid())
     }
 
     pub fn pid(&self) -> u32 {

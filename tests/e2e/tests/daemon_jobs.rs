@@ -187,6 +187,33 @@ async fn failures_go_on_stop_or_pause_as_they_are_told_to() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
+async fn a_node_that_failed_is_tried_again_by_hand_while_others_run() -> Result<()> {
+    let world = World::start("dj-resume").await?;
+    let all = nodes(&world, &["a", "b"]).await?;
+    world.apply::<DaemonJob>("resumed", spec(&world, None, 0)).await?;
+    let jobs = world.until_jobs_of::<DaemonJob>("resumed", "on both", |jobs| jobs.len() == 2).await?;
+    let bad = jobs.iter().find(|job| node(job) == all[0].name).and_then(|job| job.uid()).unwrap();
+    let of_bad = |pod: &k8s_openapi::api::core::v1::Pod| pod.owner_references().iter().any(|o| o.uid == bad);
+    world
+        .until("resumed", "running on both", || async {
+            let pods = world.pods().list(&Default::default()).await?.items;
+            let theirs: Vec<_> = pods.into_iter().filter(of_bad).collect();
+            world.annotate(&theirs, "sim.stoker.dev/phase", Some("Failed")).await?;
+            Ok(!theirs.is_empty())
+        })
+        .await?;
+    let failed = |object: &DaemonJob| (status(object).nodes.failed, status(object).nodes.running) == (1, 1);
+    world.object::<DaemonJob>("resumed", "with one that failed", failed).await?;
+    let again = json!({"metadata": {"annotations": {"stoker.dev/resume": "1"}}});
+    world.merge::<DaemonJob>("resumed", again).await?;
+    let on_both = |object: &DaemonJob| (status(object).nodes.failed, status(object).nodes.running) == (0, 2);
+    world.object::<DaemonJob>("resumed", "on both again", on_both).await?;
+    assert_eq!(world.jobs_of::<DaemonJob>("resumed").await?.len(), 3, "what runs is left to it");
+    finish(world, all).await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn i11_what_cannot_be_meant_is_refused_in_words() -> Result<()> {
     let world = World::start("dj-words").await?;
     let refused = async |change: Value| -> String {

@@ -66,6 +66,11 @@ fn condition(flow: &JobFlow, type_: &str) -> (String, String) {
     found.map(|c| (c.status, c.message)).unwrap_or_default()
 }
 
+/// Ready, Reconciling, Stalled and Complete.
+fn stands(flow: &JobFlow) -> [String; 4] {
+    ["Ready", "Reconciling", "Stalled", "Complete"].map(|type_| condition(flow, type_).0)
+}
+
 async fn ended(world: &World, name: &str, state: FlowState) -> Result<JobFlow> {
     let done = |flow: &JobFlow| {
         let status = status(flow);
@@ -289,6 +294,7 @@ async fn failed_steps_are_tried_again_by_choice_and_by_hand() -> Result<()> {
     end(&world, "again", "bad", "Failed").await?;
     let flow = ended(&world, "again", FlowState::Failed).await?;
     assert!(is(&flow, "last", StepState::Skipped));
+    assert_eq!(stands(&flow), ["False", "False", "True", "False"]);
 
     let again = json!({"metadata": {"annotations": {"stoker.dev/rerun-failed": "now"}}});
     world.merge::<JobFlow>("again", again).await?;
@@ -297,6 +303,7 @@ async fn failed_steps_are_tried_again_by_choice_and_by_hand() -> Result<()> {
     end(&world, "again", "bad", "Succeeded").await?;
     let flow = ended(&world, "again", FlowState::Succeed).await?;
     assert_eq!(status(&flow).run, 1);
+    assert_eq!(stands(&flow), ["True", "False", "False", "True"]);
     assert_eq!(creations(&world)?.get("again-good"), Some(&1), "what succeeded is not run again");
 
     let anew = json!({"metadata": {"annotations": {"stoker.dev/rerun": "all"}}});
@@ -310,6 +317,24 @@ async fn failed_steps_are_tried_again_by_choice_and_by_hand() -> Result<()> {
     world.object::<JobFlow>("again", "through with its second run", whole).await?;
     let of_first = world.jobs_of::<JobFlow>("again").await?.into_iter().filter(|job| of(job, "good")).count();
     assert_eq!(of_first, 2, "a whole new run runs everything");
+    finish(world).await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn a_handler_that_failed_is_started_again_by_hand_and_no_step_with_it() -> Result<()> {
+    let world = World::start("flow-handler").await?;
+    let spec = json!({"flows": [step("one", &[])], "onExit": {"jobTemplate": job(None, 0)}});
+    world.apply::<JobFlow>("handler", spec).await?;
+    end(&world, "handler", "onExit", "Failed").await?;
+    ended(&world, "handler", FlowState::Failed).await?;
+    let again = json!({"metadata": {"annotations": {"stoker.dev/rerun-failed": "now"}}});
+    world.merge::<JobFlow>("handler", again).await?;
+    let second = |jobs: &[Job]| jobs.iter().filter(|job| of(job, "onExit")).count() == 2;
+    world.until_jobs_of::<JobFlow>("handler", "at the second attempt", second).await?;
+    end(&world, "handler", "onExit", "Succeeded").await?;
+    ended(&world, "handler", FlowState::Succeed).await?;
+    assert_eq!(creations(&world)?.get("handler-one"), Some(&1));
     finish(world).await
 }
 

@@ -26,6 +26,22 @@
 //! | pods are asked one after the other | `standby_job_probes.rs` never_are_pods_asked_one_after_the_other_or_out_of_their_period |
 //! | status columns stay empty | `standby_job.rs` the_columns_of_a_pool_of_jobs_are_filled |
 //! | a Redis outage means that nobody is busy | `standby_job_probes.rs` never_does_a_redis_outage_mean_that_nobody_is_busy |
+//!
+//! And of work on nodes that reports back; what needs no cluster stands in `host/reports` and `host/core`:
+//!
+//! | never | test |
+//! |---|---|
+//! | an overlapping tick deletes running pods | `node_batch_jobs.rs` never_does_an_overlapping_tick_delete_running_pods |
+//! | a slot is leaked when a pod cannot be created or is deleted | `node_batch_jobs.rs` never_is_a_slot_leaked_when_a_pod_is_refused_or_deleted |
+//! | it blocks with a pool of no pods | `node_batch_jobs.rs` never_is_a_parallelism_of_nothing_accepted |
+//! | it writes outside the report directory | `host/reports/tests/callbacks.rs` never_a_file_outside_the_store |
+//! | bodies without a limit are accepted | `host/reports/tests/callbacks.rs` bodies_without_a_limit_are_never_accepted |
+//! | callbacks are taken from anybody who can guess an address | `node_batch_reports.rs` never_is_a_report_taken_from_who_guesses_its_address |
+//! | pods that were running when a service restarted get 406 | `node_batch_reports.rs` never_is_a_running_pod_turned_away_after_a_restart |
+//! | a standby replica fails its health check | `node_batch_jobs.rs` never_does_a_replica_without_work_fail_its_health_check |
+//! | nodes that share a first DNS label collide | `node_batch_reports.rs` never_do_nodes_that_share_a_first_dns_label_share_a_pod_or_a_report |
+//! | metrics grow without bound | `host/reports/tests/reading.rs` never_grows_metrics_without_bound |
+//! | a late report hides a failure | `node_batch_reports.rs` never_does_a_late_report_hide_a_failure |
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;

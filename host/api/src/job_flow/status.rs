@@ -1,11 +1,11 @@
 //! What Stoker has seen of a JobFlow, and done. A flow has up to 1,000 steps: what is as usual is left out.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::StepList;
 
 /// What Stoker has seen and done. It is the truth of what has run: Jobs may go.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,9 +46,9 @@ pub struct JobFlowStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rerun_failed: Option<String>,
     /// What became of the steps that were started or left out, by `<job>/<namespace>` of each one's last Job.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub job_status_list: BTreeMap<String, StepStatus>,
-    /// Ready, Reconciling, Stalled, GraphValid, TemplateValid, Conflict, Outdated.
+    #[serde(flatten)]
+    pub job_status_list: StepList,
+    /// Ready, Reconciling, Stalled, Complete, GraphValid, TemplateValid, Conflict, Outdated; SizeNearLimit if so it is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -73,7 +73,8 @@ pub enum FlowState {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StepStatus {
-    /// The step: its name, or `onFailure` or `onExit`.
+    /// The step: its name, or `onFailure` or `onExit`. Where it is left out the Job's name tells it: see jobPrefix.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub step: String,
     /// What it does.
     pub state: StepState,
@@ -101,14 +102,14 @@ pub struct StepStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::status::time_schema")]
     pub start_time: Option<Timestamp>,
-    /// When that ended.
+    /// When that ended, where `seconds` does not tell it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::status::time_schema")]
     pub completion_time: Option<Timestamp>,
     /// Why it failed or was left out, in at most 256 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Hash of what its Job was made from.
+    /// Hash of what its Job was made from, where it is another than commonHash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
     /// Its termination message, for as long as a step that waits for it may need it.

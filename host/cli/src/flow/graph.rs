@@ -59,7 +59,8 @@ fn title(flow: &JobFlow, status: &JobFlowStatus, now: Timestamp) -> String {
 fn notes(status: &JobFlowStatus) -> Vec<String> {
     let wrong = |type_: &str, status: &str| match type_ {
         "GraphValid" | "TemplateValid" => status == "False",
-        "Conflict" | "Stalled" | "Outdated" => status == "True",
+        // What Stalled tells the boxes or one of the others tell, too.
+        "Conflict" | "Outdated" | "SizeNearLimit" => status == "True",
         _ => false,
     };
     let mut notes: Vec<String> = Vec::new();
@@ -227,6 +228,22 @@ mod tests {
         }]}))
         .unwrap();
         assert_eq!(graph(&flow, now()).notes, ["load: no step stage"]);
+    }
+
+    #[test]
+    fn what_boxes_tell_is_not_told_again_in_a_note() {
+        let told = |type_: &str, status: &str, message: &str| {
+            json!({"type": type_, "status": status, "reason": "R", "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let failed = "1/4; step load failed: no disk";
+        let conditions = [
+            told("Ready", "False", failed),
+            told("Stalled", "True", failed),
+            told("Outdated", "True", "the spec has changed since load started"),
+        ];
+        let graph = graph(&flow(json!({"state": "Failed", "conditions": conditions})), now());
+        assert_eq!(graph.notes, ["the spec has changed since load started"]);
     }
 
     #[test]

@@ -56,8 +56,9 @@ pub fn refusal(spec: &DaemonJobSpec, template: &Map<String, Value>) -> Option<St
     if spec.job_template_ref.is_some()
         && let Some(field) = spec.job.keys().next()
     {
+        let or = if field == "template" { ", or its changes into override" } else { "" };
         return Some(format!(
-            "spec.{field} has no effect beside jobTemplateRef: write it into the JobTemplate, or into override"
+            "spec.{field} has no effect beside jobTemplateRef: write it into the JobTemplate{or}"
         ));
     }
     if let Some(parallelism) = &spec.parallelism

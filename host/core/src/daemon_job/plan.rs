@@ -63,6 +63,8 @@ pub struct Plan {
     pub upkeep: Vec<Upkeep>,
     /// The status.
     pub status: DaemonJobStatus,
+    /// Names that others have and that a node may yet need; what is known of any other may be forgotten.
+    pub contested: Vec<String>,
     /// News; it holds once the status is written.
     pub told: Vec<Told>,
     /// When to look again at the latest.
@@ -103,7 +105,8 @@ pub fn plan(look: &Look<'_>, now: Timestamp) -> Plan {
         Ok(template) => refusal(spec, template),
     };
     let hash = look.template.ok().filter(|_| bad.is_none()).map(|template| template_hash(spec, template));
-    let (mut status, fresh) = turn(object, &written, hash.as_deref(), now);
+    let jobs: Vec<NodeJob<'_>> = look.jobs.iter().filter_map(NodeJob::of).collect();
+    let (mut status, fresh) = turn(object, &written, hash.as_deref(), &jobs, now);
     if spec.completion_policy == CompletionPolicy::Always {
         status.completion_time = None;
     }
@@ -116,7 +119,6 @@ pub fn plan(look: &Look<'_>, now: Timestamp) -> Plan {
         plan.wake(limit, now);
     }
 
-    let jobs: Vec<NodeJob<'_>> = look.jobs.iter().filter_map(NodeJob::of).collect();
     let tasks: Vec<Task<'_>> = jobs.iter().map(|job| job.task(status.run, now)).collect();
     let limits = Limits {
         at_a_time: spec.parallelism.clone(),
@@ -162,6 +164,7 @@ pub fn plan(look: &Look<'_>, now: Timestamp) -> Plan {
         true
     });
 
+    plan.contested = contested(look, run, &spread.record);
     status.record = spread.record.write();
     let gone = status.nodes.gone + spread.counts.gone;
     spread.counts.gone = gone;
@@ -190,6 +193,7 @@ pub fn plan(look: &Look<'_>, now: Timestamp) -> Plan {
         bad: bad.as_deref(),
         conflicts: &conflicts,
         timed_out: time_limit(spec, &status).is_some_and(|limit| limit <= ended_at),
+        starts: fresh || !plan.create.is_empty() || !former.is_empty(),
     };
     plan.told = saying.news(&status);
     // What comes after its end is not told of: nodes come and go, and it would be written again each time.
@@ -206,6 +210,7 @@ fn turn(
     object: &DaemonJob,
     written: &DaemonJobStatus,
     hash: Option<&str>,
+    jobs: &[NodeJob<'_>],
     now: Timestamp,
 ) -> (DaemonJobStatus, bool) {
     let spec = &object.spec;
@@ -229,19 +234,25 @@ fn turn(
         written.clone()
     };
     status.observed_generation = object.metadata.generation;
-    status.resume = resume.clone().or_else(|| written.resume.clone());
     if let Some(hash) = hash {
         hash.clone_into(&mut status.template_hash);
     }
     if anew || written.run == 0 {
+        status.resume = resume.or_else(|| written.resume.clone());
         return (status, true);
     }
     let mut record = Record::read(&written.record);
+    // What has just failed is meant, too, and so is what its failure cancels: both are written first.
+    let resumed =
+        resume.is_some() && resume != written.resume && !just_failed(jobs, written.run, &record, now);
+    if resumed {
+        status.resume = resume;
+    }
     let failed = written.state == Some(DaemonJobState::Failed) || record.has_failures();
     let stopped = matches!(written.state, Some(DaemonJobState::Failed | DaemonJobState::Paused));
-    let edited = written.observed_generation != object.metadata.generation
-        || resume.is_some() && resume != written.resume;
-    let pardoned = failed && (changed || edited && stopped);
+    let edited = written.observed_generation != object.metadata.generation;
+    let pardoned =
+        failed && (changed || edited && stopped) || resumed && (failed || record.has_failed_tries());
     if pardoned {
         record.pardon();
         status.record = record.write();
@@ -250,6 +261,28 @@ fn turn(
         status.completion_time = None;
     }
     (status, pardoned)
+}
+
+/// Some attempt of a run has failed, and the record does not tell of it yet.
+fn just_failed(jobs: &[NodeJob<'_>], run: u32, record: &Record, now: Timestamp) -> bool {
+    jobs.iter().filter(|job| job.run == run).any(|job| {
+        let failed = matches!(job.kept.ended(now), Some(Ended::Failed(_)));
+        failed && !record.settles(NodeKey::of(job.uid), job.attempt)
+    })
+}
+
+/// The names that others have and that nodes which are there may yet need.
+fn contested(look: &Look<'_>, run: u32, record: &Record) -> Vec<String> {
+    if look.taken.is_empty() {
+        return Vec::new();
+    }
+    let meta = &look.object.metadata;
+    let (owner, uid) = (meta.name.as_deref().unwrap_or_default(), meta.uid.as_deref().unwrap_or_default());
+    let next = |node: &NodeView| {
+        let attempt = record.next(NodeKey::of(&node.uid))?;
+        Some(NewJob::of(owner, uid, &node.name, &node.uid, run, attempt).name)
+    };
+    look.nodes.iter().filter_map(next).filter(|name| look.taken.contains_key(name)).collect()
 }
 
 fn time_limit(spec: &DaemonJobSpec, status: &DaemonJobStatus) -> Option<Timestamp> {

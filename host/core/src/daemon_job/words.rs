@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stoker_api::{DaemonJobState, DaemonJobStatus, FailurePolicy};
 
 use super::plan::{Look, Told};
-use crate::conditions::Conditions;
+use crate::conditions::{Conditions, Course, Standing};
 use crate::fan_out::Spread;
 
 /// What there is to say something about.
@@ -18,6 +18,8 @@ pub(super) struct Saying<'a> {
     /// Names of Jobs that others have.
     pub conflicts: &'a [String],
     pub timed_out: bool,
+    /// Nodes start now, or at the next look.
+    pub starts: bool,
 }
 
 impl Saying<'_> {
@@ -70,12 +72,36 @@ impl Saying<'_> {
                 ("NoNodes", words)
             }
             _ => {
+                let again = " (the annotation stoker.dev/resume tries them again)";
+                let again = if nodes.failed > 0 { again } else { "" };
                 let words = format!(
-                    "{} nodes have succeeded, {} run, {} are to come, {} have failed{over}",
+                    "{} nodes have succeeded, {} run, {} are to come, {} have failed{again}{over}",
                     status.progress, nodes.running, nodes.pending, nodes.failed
                 );
                 ("Running", words)
             }
+        }
+    }
+
+    /// That a name is taken, in words.
+    fn conflict(&self) -> Option<String> {
+        let (name, more) = (self.conflicts.first()?, self.conflicts.len() - 1);
+        let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+        Some(format!(
+            "Job {name}{more} belongs to another, which is left alone: rename this object or that Job; other nodes go on"
+        ))
+    }
+
+    /// Where the run stands. `stuck`: what could start is kept from it.
+    fn course(&self, status: &DaemonJobStatus, stuck: bool) -> Course {
+        let runs = self.spread.in_flight + self.spread.undecided > 0;
+        match status.state {
+            Some(DaemonJobState::Succeed) => Course::Succeeded,
+            Some(DaemonJobState::Paused) if self.look.object.spec.paused => Course::Held,
+            // Until what runs has ended.
+            Some(DaemonJobState::Failed | DaemonJobState::Paused) if !runs => Course::Failed,
+            _ if stuck && !runs => Course::Held,
+            _ => Course::Going,
         }
     }
 
@@ -85,32 +111,20 @@ impl Saying<'_> {
         let refused = self.look.refused.map(|words| ("Refused", words));
         let missing = || if self.look.template.is_err() { "TemplateMissing" } else { "Invalid" };
         let bad = self.bad.map(|words| (missing(), words)).or(refused);
+        let conflict = self.conflict();
+        let taken = conflict.as_deref().map(|words| ("NameTaken", words));
         let (reason, why) = self.why(status);
-        let failed = status.state == Some(DaemonJobState::Failed);
-        let at_rest = matches!(status.state, Some(DaemonJobState::Succeed | DaemonJobState::Failed));
-        match bad {
-            Some((reason, words)) => c.set("Ready", false, reason, words),
-            None => c.set("Ready", !failed && reason != "NoNodes", reason, why.clone()),
-        }
-        c.set("Reconciling", !at_rest && bad.is_none(), reason, why.clone());
-        match bad {
-            Some((reason, words)) => c.set("Stalled", true, reason, words),
-            None if failed => c.set("Stalled", true, reason, why),
-            None => c.set("Stalled", false, reason, "nothing is in the way"),
-        }
+        let none = (reason == "NoNodes").then_some((reason, why.as_str()));
+        let others_start = self.starts || !self.spread.waiting.is_empty();
+        let stuck = bad.is_some() || taken.is_some() && !others_start;
+        let course = self.course(status, stuck);
+        c.stand(&Standing { course, trouble: bad.or(taken).or(none), story: (reason, &why) });
         match bad {
             Some((reason, words)) => c.set("TemplateValid", false, reason, words),
             None => c.set("TemplateValid", true, "Valid", "nothing is known against the template"),
         }
-        match self.conflicts.first() {
-            Some(name) => {
-                let more = self.conflicts.len() - 1;
-                let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-                let words = format!(
-                    "Job {name}{more} belongs to another, which is left alone: rename this object or that Job; other nodes go on"
-                );
-                c.set("Conflict", true, "NameTaken", words);
-            }
+        match conflict {
+            Some(words) => c.set("Conflict", true, "NameTaken", words),
             None => c.set("Conflict", false, "NoConflict", "no name is taken"),
         }
         c.finish()

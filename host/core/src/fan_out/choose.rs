@@ -20,6 +20,8 @@ pub struct Rules {
     pub only: Option<String>,
     /// Labels that it must have.
     pub labels: BTreeMap<String, String>,
+    /// A core/v1 NodeSelector that must select it.
+    pub affinity: Option<Value>,
     /// Cordoned ones are chosen, too.
     pub cordoned: bool,
     /// What the pod's spec says: its nodeName, nodeSelector, required node affinity and tolerations.
@@ -83,7 +85,7 @@ impl Rules {
         }
         let mut labels = self.labels.iter().chain(&self.pod_labels);
         if labels.any(|(key, value)| node.labels.get(key) != Some(value))
-            || self.pod_affinity.as_ref().is_some_and(|affinity| !selects(affinity, node))
+            || self.affinity.iter().chain(&self.pod_affinity).any(|affinity| !selects(affinity, node))
         {
             return Err(PassedOver::Unselected);
         }

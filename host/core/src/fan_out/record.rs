@@ -117,6 +117,20 @@ impl Record {
         self.0.values().any(|fate| matches!(fate, Fate::Failed(_)))
     }
 
+    /// Some node has failed attempts behind it since it was given a chance, and may have another.
+    pub fn has_failed_tries(&self) -> bool {
+        self.0.values().any(|fate| matches!(fate, Fate::Tried(tries) if tries.failures > 0))
+    }
+
+    /// Which attempt of a node would be its next one, if it had one; None = it has succeeded or left.
+    pub fn next(&self, node: NodeKey) -> Option<u16> {
+        match self.of(node) {
+            Some(Fate::Succeeded | Fate::Gone) => None,
+            Some(Fate::Failed(tries) | Fate::Tried(tries)) => tries.last.checked_add(1),
+            None => Some(1),
+        }
+    }
+
     /// Whether the end of an attempt is in it, so that it may be forgotten otherwise and is never made again.
     pub fn settles(&self, node: NodeKey, attempt: u16) -> bool {
         match self.of(node) {

@@ -149,6 +149,7 @@ impl Planner<'_> {
         for at in free.iter().copied() {
             if let Some(due) = self.due(at).filter(|due| *due > self.now) {
                 self.wake(due);
+                self.plan.backs_off = true;
             } else if room > 0 && self.create(at, self.outputs(at)) {
                 room -= 1;
             }
@@ -209,6 +210,11 @@ impl Planner<'_> {
                 }
             }
             return;
+        }
+        let runs = |record: &Record<'_>| !record.entry.ended();
+        if self.records.iter().skip(self.flow.steps()).flatten().any(runs) {
+            // A handler was started again by hand.
+            self.plan.status.completion_time = None;
         }
         if removed || self.plan.status.completion_time.is_some() {
             return;

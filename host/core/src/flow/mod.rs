@@ -21,10 +21,12 @@ mod observe;
 mod plan;
 mod prepared;
 mod report;
+mod size;
 mod status;
 
 pub use body::{Refused, body};
 pub use merge::merge_pod_template;
 pub use plan::{Answers, Ask, Look, NewJob, Plan, Told, farewell, plan, still_wanted};
 pub use prepared::{Flow, ON_EXIT, ON_FAILURE, Part, Probe, Templates, Until, Wait};
+pub use size::Size;
 pub use status::{Troubles, conditions};

@@ -10,7 +10,7 @@ use super::plan::{Planner, TIMED_OUT, Told, marks};
 use crate::kept::{Ended, Kept, SHOWN};
 
 /// Outputs that the status holds at a time, in bytes.
-const OUTPUTS: usize = 256 * 1024;
+pub(super) const OUTPUTS: usize = 256 * 1024;
 
 impl<'a> Planner<'a> {
     /// Brings the records up to date from the Jobs.

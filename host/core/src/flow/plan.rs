@@ -88,7 +88,7 @@ pub enum Told {
     },
     /// The flow's time was over before it had ended.
     TimedOut,
-    /// Steps that had failed are started again: by hand, or because the spec was repaired.
+    /// Steps, or handlers, that had failed are started again: by hand, or because the spec was repaired.
     Resumed {
         /// How many.
         steps: usize,
@@ -130,6 +130,8 @@ pub struct Plan {
     pub removed: Vec<String>,
     /// A new run is asked for, and begins when this one has ended.
     pub rerun_waits: bool,
+    /// A step waits for the time of its next attempt.
+    pub backs_off: bool,
     /// How often a thing that a step waits for was weighed.
     pub weighed: usize,
 }
@@ -254,28 +256,41 @@ impl<'a> Planner<'a> {
         }
         self.plan.rerun_waits = wanted;
         if self.rerun_failed() {
-            let failed =
-                |record: &StepStatus| record.failed_for_good() || record.state == StepState::Retrying;
-            let parts: Vec<usize> = self.which(|_, record| failed(&record.entry));
+            let failed = |entry: &StepStatus| {
+                entry.failed_for_good() || entry.state == StepState::Retrying && !handles(&entry.step)
+            };
+            let parts = self.which_parts(|record| failed(&record.entry));
             self.plan.status.rerun_failed = look.rerun_failed.map(str::to_owned);
             self.resume(&parts);
         }
     }
 
-    /// Whether failed steps are to be started again. Not while a handler runs: the end of the flow comes first.
+    /// Whether what failed is to be started again. Not while handlers are at it: the end of the flow comes first, and is
+    /// written. One that runs although that is written to have come was started again for this.
     pub fn rerun_failed(&self) -> bool {
-        let asked = self.look.rerun_failed;
-        self.look.status.run > 0
-            && asked.is_some()
-            && asked != self.look.status.rerun_failed.as_deref()
-            && !self.handler_runs()
+        let (asked, written) = (self.look.rerun_failed, self.look.status);
+        let asked = written.run > 0 && asked.is_some() && asked != written.rerun_failed.as_deref();
+        let known = |step: &str, attempt| {
+            let of_step = |entry: &&StepStatus| entry.step == step && entry.state != StepState::Running;
+            written.job_status_list.values().any(|entry| of_step(&entry) && entry.attempts() >= attempt)
+        };
+        let over = |(step, attempt, job): (&str, u32, &Kept<'_>)| {
+            job.ended(self.now).is_some() && known(step, attempt)
+        };
+        asked && (written.completion_time.is_some() || self.handlers().all(over))
     }
 
     pub fn handler_runs(&self) -> bool {
-        self.look.jobs.iter().any(|job| {
-            let this = |(step, run, _): (&str, u32, u32)| handles(step) && run == self.plan.status.run;
-            marks(job).is_some_and(this) && job.ended(self.now).is_none()
-        })
+        self.handlers().any(|(_, _, job)| job.ended(self.now).is_none())
+    }
+
+    /// The handlers' Jobs of this run, each with the handler's name and which attempt it is.
+    fn handlers(&self) -> impl Iterator<Item = (&'a str, u32, &'a Kept<'a>)> + use<'a> {
+        let this = self.plan.status.run;
+        let marked = self.look.jobs.iter().filter_map(|job| Some((marks(job)?, job)));
+        marked
+            .filter(move |((step, run, _), _)| handles(step) && *run == this)
+            .map(|((step, _, attempt), job)| (step, attempt, job))
     }
 
     /// The steps whose records are so.
@@ -284,7 +299,13 @@ impl<'a> Planner<'a> {
         steps.filter(|at| self.records[*at].as_ref().is_some_and(|record| so(*at, record))).collect()
     }
 
-    /// Starts steps again.
+    /// The steps and handlers whose records are so.
+    pub fn which_parts(&self, so: impl Fn(&Record<'a>) -> bool) -> Vec<usize> {
+        let parts = 0..self.records.len();
+        parts.filter(|at| self.records[*at].as_ref().is_some_and(&so)).collect()
+    }
+
+    /// Starts steps and handlers again.
     pub fn resume(&mut self, parts: &[usize]) {
         for at in parts {
             if let Some(record) = &mut self.records[*at] {
@@ -293,6 +314,9 @@ impl<'a> Planner<'a> {
         }
         let status = &mut self.plan.status;
         (status.timed_out, status.resume_time) = (false, Some(self.now));
+        if !parts.is_empty() {
+            status.completion_time = None;
+        }
         self.plan.told.push(Told::Resumed { steps: parts.len() });
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use stoker_api::{Handler, HttpCheck, JobFlowSpec, Step, StepCondition, TcpCheck, WaitFor};
 
 use super::graph;
+use super::size::Size;
 use crate::names::{part_job, short_hash};
 
 /// The name of the handler of a failure among the steps. No step can have it: it is no DNS label.
@@ -81,6 +82,8 @@ pub struct Flow {
     pub parts: Vec<Part>,
     /// The steps, by index, each after those that it waits for; or why there is no such order.
     pub order: Result<Vec<usize>, String>,
+    /// How large the object may become.
+    pub size: Size,
     index: HashMap<String, usize>,
 }
 
@@ -121,7 +124,9 @@ impl Flow {
             }
         }
         let (name, namespace, uid) = (name.to_owned(), namespace.to_owned(), uid.to_owned());
-        Self { name, namespace, uid, spec, parts, order, index }
+        let size = Size::default();
+        let flow = Self { name, namespace, uid, spec, parts, order, size, index };
+        Self { size: Size::of(&flow), ..flow }
     }
 
     /// How many of the parts are steps.

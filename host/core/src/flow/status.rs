@@ -6,7 +6,7 @@ use stoker_api::{FlowState, StepState, StepStatus};
 
 use super::plan::Plan;
 use super::prepared::Flow;
-use crate::conditions::Conditions;
+use crate::conditions::{Conditions, Course, Standing};
 
 /// Names that a message holds.
 const NAMED: usize = 16;
@@ -40,26 +40,15 @@ pub fn conditions(
         format!("Job {name} belongs to another, which is left alone: rename this object or that Job")
     });
     let graph = flow.order.as_ref().err().cloned();
-    let bad = graph.clone().map(|words| ("GraphInvalid", words));
-    let bad = bad.or(troubles.refused.clone().map(|words| ("Refused", words)));
-    let bad = bad.or(conflict.clone().map(|words| ("NameTaken", words)));
-    match &bad {
-        Some((reason, words)) => c.set("Ready", false, reason, words.clone()),
-        None => {
-            let (reason, words) = story(flow, plan, missing.as_deref());
-            c.set("Ready", true, reason, words);
-        }
-    }
-    if plan.rerun_waits {
-        let words = "a new run is asked for, and begins when this one has ended";
-        c.set("Reconciling", true, "RerunWaits", words);
-    } else {
-        c.set("Reconciling", false, "UpToDate", "the spec is in force");
-    }
-    match &bad {
-        Some((reason, words)) => c.set("Stalled", true, reason, words.clone()),
-        None => c.set("Stalled", false, "Progressing", "nothing is in the way"),
-    }
+    let bad = graph.as_deref().map(|words| ("GraphInvalid", words));
+    let bad = bad.or(troubles.refused.as_deref().map(|words| ("Refused", words)));
+    let bad = bad.or(conflict.as_deref().map(|words| ("NameTaken", words)));
+    // A handler that was not needed needs no JobTemplate.
+    let open = plan.status.completion_time.is_none();
+    let bad = bad.or(missing.as_deref().filter(|_| open).map(|words| ("TemplateMissing", words)));
+    let (reason, words) = story(flow, plan, missing.as_deref());
+    let course = course(flow, plan, bad.is_some());
+    c.stand(&Standing { course, trouble: bad, story: (reason, &words) });
     match graph {
         Some(words) => c.set("GraphValid", false, "GraphInvalid", words),
         None => c.set("GraphValid", true, "Valid", "the steps have an order"),
@@ -74,7 +63,23 @@ pub fn conditions(
         None => c.set("Conflict", false, "NoConflict", "no name is taken"),
     }
     outdated(&mut c, plan);
+    if let Some(words) = flow.size.near_limit() {
+        c.set("SizeNearLimit", true, "Estimated", words);
+    }
     c.finish()
+}
+
+/// Where the flow stands. `stuck`: what could start is kept from it, as far as it does not start now.
+fn course(flow: &Flow, plan: &Plan, stuck: bool) -> Course {
+    let runs = || plan.status.job_status_list.values().any(|entry| entry.state == StepState::Running);
+    let goes_on = || !plan.create.is_empty() || plan.backs_off || runs();
+    match (plan.status.completion_time, plan.status.state) {
+        (Some(_), Some(FlowState::Failed)) => Course::Failed,
+        (Some(_), _) => Course::Succeeded,
+        _ if flow.spec.suspend => Course::Held,
+        _ if stuck && !goes_on() => Course::Held,
+        _ => Course::Going,
+    }
 }
 
 fn outdated(c: &mut Conditions<'_>, plan: &Plan) {
@@ -98,6 +103,18 @@ fn outdated(c: &mut Conditions<'_>, plan: &Plan) {
 
 /// Where the flow stands, in a line.
 fn story(flow: &Flow, plan: &Plan, missing: Option<&str>) -> (&'static str, String) {
+    let (reason, mut words) = so_far(plan, missing);
+    if plan.rerun_waits {
+        words.push_str("; a new run is asked for, and begins when this one has ended");
+    }
+    if flow.spec.suspend && plan.status.completion_time.is_none() {
+        words.push_str("; suspend: true, nothing starts");
+        return ("Suspended", words);
+    }
+    (reason, words)
+}
+
+fn so_far(plan: &Plan, missing: Option<&str>) -> (&'static str, String) {
     let entries = || plan.status.job_status_list.values();
     let in_state = |wanted: fn(&StepStatus) -> bool| -> Vec<&str> {
         entries().filter(|entry| wanted(entry)).map(|entry| entry.step.as_str()).collect()
@@ -115,7 +132,6 @@ fn story(flow: &Flow, plan: &Plan, missing: Option<&str>) -> (&'static str, Stri
     let running = in_state(|entry| entry.state == StepState::Running);
     match plan.status.state.unwrap_or_default() {
         FlowState::Succeed => ("Succeeded", format!("{progress} steps succeeded")),
-        _ if flow.spec.suspend => ("Suspended", format!("{progress}; suspend: true, nothing starts")),
         _ if !running.is_empty() => ("Running", format!("{progress}; at work: {}", several(&running))),
         FlowState::Pending | FlowState::Running => {
             ("Waiting", missing.map_or_else(|| format!("{progress}; nothing is at work"), str::to_owned))

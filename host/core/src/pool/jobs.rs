@@ -125,6 +125,10 @@ impl JobPods<'_> {
                 None => slowest.map_or(Phase::Pending, |p| p.phase),
             },
             terminating: job.terminating,
+            deleted_at: job.deleted_at,
+            grace: 0,
+            finalizers: Vec::new(),
+            ended: None,
             // A Job that had pods, or has some unseen, is not one that no node runs yet.
             node: slowest
                 .and_then(|p| p.node.clone())

@@ -24,6 +24,7 @@ use stoker_e2e::nodes::PrivateNodes;
 use stoker_e2e::objects::Object;
 use stoker_e2e::processes::{Cost, processor_time};
 use stoker_e2e::random::Random;
+use stoker_e2e::table::Table;
 use tokio::task::JoinSet;
 
 /// A flow of `many` has so many layers of so many steps, each of which waits for all of the layer before.
@@ -64,31 +65,6 @@ async fn main() -> Result<()> {
     }
     table.end();
     Ok(())
-}
-
-/// Figures beside their budgets.
-#[derive(Default)]
-struct Table {
-    missed: Vec<String>,
-}
-
-impl Table {
-    fn row(&mut self, name: &str, figure: f64, budget: Option<f64>) {
-        let shown = budget.map_or_else(|| "–".to_owned(), |budget| format!("{budget}"));
-        println!("  {name:<66} {figure:>10.2}   budget {shown:>5}");
-        if let Some(budget) = budget.filter(|budget| figure > *budget) {
-            self.missed.push(format!("{name} is {figure:.2}, its budget {budget}"));
-        }
-    }
-
-    fn end(self) {
-        if self.missed.is_empty() {
-            println!("every budget is kept");
-        }
-        for words in self.missed {
-            println!("MISSED: {words}");
-        }
-    }
 }
 
 /// A JobSpec whose simulated pod ends so long after its start.

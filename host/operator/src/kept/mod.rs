@@ -1,16 +1,19 @@
-//! Jobs that a finalizer keeps until their outcome is in their owner's status: what the kinds share whose objects make such
-//! Jobs. A kind says in its own file what it wants; how that is carried out stands here, once.
+//! Jobs and pods that a finalizer keeps until their outcome is in their owner's status: what the kinds share whose objects
+//! make such children. A kind says in its own file what it wants; how that is carried out stands here, once.
 //!
 //! ```text
-//!   control ─▶ K::look ─▶ memory: the Jobs, as far as they are known
+//!   control ─▶ K::look ─▶ memory: the children, as far as they are known
 //!                      ─▶ create: after one more read of the object
-//!                      ─▶ deeds: what is done with Jobs that there are
+//!                      ─▶ deeds: what is done with children that there are
 //!                      ─▶ outbox: the status, in the object's version
 //! ```
 
+mod child;
 mod control;
 mod create;
 mod deeds;
+#[cfg(test)]
+mod fake;
 mod memory;
 mod outbox;
 
@@ -27,29 +30,29 @@ use kube::runtime::events::{Event, EventType};
 use kube::{Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stoker_core::pool::JobPods;
 
 use crate::again::ERRORS;
 use crate::apply::timed;
 use crate::context::{Context, Looked, Scope};
 use crate::object::{Key, Kind};
 
+pub use child::{KeptChild, View};
 pub use control::control;
 pub use create::{Created, Maker, Outcome, create};
 pub use deeds::{Deed, carry_out, perform};
 pub use memory::{Memory, Remembered};
-pub use outbox::{Outbox, Permits, Wrote, hand_over, write};
+pub use outbox::{Outbox, Permits, hand_over, write};
 
 /// Why a look failed. The object is looked at again.
 #[derive(Debug, thiserror::Error)]
 pub enum KeptError {
     #[error("{0}")]
     Api(#[from] kube::Error),
-    #[error("a Job cannot be created: {0}")]
-    Create(kube::Error),
+    #[error("a {0} cannot be created: {1}")]
+    Create(&'static str, kube::Error),
 }
 
-/// A kind of object whose Jobs are kept.
+/// A kind of object whose children are kept.
 pub trait Keeper:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
@@ -61,8 +64,10 @@ pub trait Keeper:
     + 'static
 {
     const KIND: Kind;
-    /// Jobs of one look that are created at a time.
+    /// Children of one look that are created at a time.
     const CREATES: usize;
+    /// Jobs, or pods.
+    type Child: KeptChild;
     type Status: Clone + Default + PartialEq + Send + Sync + 'static;
     /// News that hold once a status is written.
     type Told: Send + Sync + 'static;
@@ -83,15 +88,15 @@ pub trait Keeper:
         memory: &mut Memory<Self>,
     ) -> impl Future<Output = Result<Next, KeptError>> + Send;
 
-    /// What is to be done with its Jobs when the object goes. Nothing = that is done.
-    fn farewell(jobs: &[JobPods<'_>], now: Timestamp) -> Vec<Deed>;
+    /// What is to be done with its children when the object goes. Nothing = that is done.
+    fn farewell(context: &Context, children: &[View<Self>], now: Timestamp) -> Vec<Deed>;
 
     /// What its status says while it goes, if that is something else.
     fn leaving(&self) -> Option<Self::Status> {
         None
     }
 
-    /// A Job was asked for; in one word, what became of it.
+    /// A child was asked for; in one word, what became of it.
     fn count_created(context: &Context, outcome: &'static str);
 
     /// A status was written: what there is to tell of it. What is counted is counted here.
@@ -174,6 +179,15 @@ pub async fn publish<K: Keeper>(context: &Context, object: &K, news: &[News]) {
             tracing::warn!(%error, "an Event could not be written");
         }
     }
+}
+
+/// The same beside what goes on: Events wait for nobody, and nobody for them.
+pub fn publish_soon<K: Keeper>(context: &Arc<Context>, object: &Arc<K>, news: Vec<News>) {
+    let (context, object) = (context.clone(), object.clone());
+    tokio::spawn(async move {
+        let _permit = context.event_permits.one().await;
+        publish(&context, &*object, &news).await;
+    });
 }
 
 /// What there is to tell of conditions that turned bad: of those in `healthy` when they are False, of those in `harmful`

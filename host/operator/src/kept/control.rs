@@ -1,4 +1,4 @@
-//! The controller of a kind: what asks for looks, the finalizer that an object has while it has Jobs, and what is
+//! The controller of a kind: what asks for looks, the finalizer that an object has while it has children, and what is
 //! forgotten when it is gone.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,6 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::{self, Action as Next, Config};
 use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
 use stoker_api::keys;
-use stoker_core::pool::JobPods;
 use tokio::sync::watch;
 
 use super::{Keeper, KeptError, Memory, api, carry_out, key, write};
@@ -111,10 +110,8 @@ async fn leave<K: Keeper>(
     object: &Arc<K>,
     memory: &mut Memory<K>,
 ) -> Result<Next, KeptError> {
-    let jobs = memory.jobs(context, &object.uid().unwrap_or_default()).await;
-    let pods: Vec<_> = jobs.iter().map(|job| context.pods.of(&job.uid)).collect();
-    let members: Vec<_> = jobs.iter().zip(&pods).map(|(job, pods)| JobPods { job, pods }).collect();
-    let deeds = K::farewell(&members, Timestamp::now());
+    let children = memory.children(context, &object.uid().unwrap_or_default()).await;
+    let deeds = K::farewell(context, &children, Timestamp::now());
     if deeds.is_empty() {
         apply::finalizer(&api(context, &**object), object.meta(), keys::RUNS, false).await?;
         return Ok(Next::await_change());
@@ -122,7 +119,7 @@ async fn leave<K: Keeper>(
     if let Some(status) = object.leaving() {
         let before = object.status().cloned().unwrap_or_default();
         if status != before {
-            // What matters is that the Jobs are let go; the status is for those who watch.
+            // What matters is that the children are let go; the status is for those who watch.
             write(context, &memory.outbox, object, &before, &status).await.ok();
         }
     }

@@ -1,20 +1,19 @@
-//! What is remembered of objects between two looks, and the Jobs as far as they are known: as the watch shows them, with
-//! what was done since and is not shown yet.
+//! What is remembered of objects between two looks, and their children as far as they are known: as the watch shows them,
+//! with what was done since and is not shown yet.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::Api;
+use kube::{Api, Client, ResourceExt as _};
 use stoker_api::keys;
-use stoker_core::pool::JobView;
 
-use super::{Keeper, Outbox};
+use super::{Keeper, KeptChild as _, Outbox, View};
 use crate::again::REFUSALS;
 use crate::apply::timed;
 use crate::context::Context;
 use crate::object::Key;
-use crate::slim_job::SlimJob;
+use crate::observe::Child as _;
 
 /// What was made is believed to exist for so long although the watch does not show it; then it is asked for.
 const BELIEVED: Duration = Duration::from_secs(30);
@@ -35,13 +34,13 @@ pub struct Memory<K: Keeper> {
     key: Key,
     /// The object as it was read or written last, and what is to be written.
     pub outbox: Arc<Outbox<K>>,
-    /// Jobs that were made and that the watch may not have shown yet.
-    made: Vec<(Instant, JobView)>,
-    /// Jobs that were let go and that the watch may not have shown so yet, by UID.
+    /// Children that were made and that the watch may not have shown yet.
+    made: Vec<(Instant, View<K>)>,
+    /// Children that were let go and that the watch may not have shown so yet, by UID.
     let_go: HashSet<String>,
     /// What the API server does not take.
     pub refusals: Refusals,
-    /// Names of Jobs that are another's.
+    /// Names of children that are another's.
     pub conflicts: Refusals,
     /// Looks in a row that left something undone.
     pub failures: u32,
@@ -88,58 +87,60 @@ impl<K: Keeper> Memory<K> {
         }
     }
 
-    /// The Jobs of an object.
-    pub async fn jobs(&mut self, context: &Context, uid: &str) -> Vec<JobView> {
-        let jobs = self.overlay(context.jobs.of(uid), |job| context.jobs.went(uid, job));
+    /// The children of an object.
+    pub async fn children(&mut self, context: &Context, uid: &str) -> Vec<View<K>> {
+        let index = K::Child::index(context);
+        let children = self.overlay(index.of(uid), |child| index.went(uid, child));
         if !self.made.iter().any(|(at, _)| at.elapsed() >= BELIEVED) {
-            return jobs;
+            return children;
         }
-        self.ask_for_made(context).await;
-        self.overlay(context.jobs.of(uid), |job| context.jobs.went(uid, job))
+        self.ask_for_made(&context.client).await;
+        self.overlay(index.of(uid), |child| index.went(uid, child))
     }
 
-    /// That a watch does not show a Job does not tell that there is none: it may be late, or cut off. Those that should
+    /// That a watch does not show a child does not tell that there is none: it may be late, or cut off. Those that should
     /// have been shown by now are read; where nobody answers they are believed in.
-    async fn ask_for_made(&mut self, context: &Context) {
-        let api: Api<SlimJob> = Api::namespaced(context.client.clone(), &self.key.namespace);
+    async fn ask_for_made(&mut self, client: &Client) {
+        let api: Api<K::Child> = Api::namespaced(client.clone(), &self.key.namespace);
         let mut gone = HashSet::new();
         for (at, made) in self.made.iter_mut().filter(|(at, _)| at.elapsed() >= BELIEVED) {
-            match timed(api.get_opt(&made.name)).await {
-                Ok(found)
-                    if found.as_ref().is_none_or(|job| job.metadata.uid.as_ref() != Some(&made.uid)) =>
-                {
-                    gone.insert(made.uid.clone());
+            let (name, uid) = (K::Child::name_of(made), K::Child::uid_of(made));
+            match timed(api.get_opt(name)).await {
+                Ok(found) if found.as_ref().and_then(|found| found.uid()).as_deref() != Some(uid) => {
+                    gone.insert(uid.to_owned());
                 }
                 Ok(_) => *at = Instant::now(),
                 Err(error) => {
-                    tracing::warn!(object = %self.key, job = made.name, %error, "a Job that no watch shows cannot be read");
+                    let word = K::Child::WORD;
+                    tracing::warn!(object = %self.key, name, %error, "a {word} that no watch shows cannot be read");
                     break;
                 }
             }
         }
-        self.made.retain(|(_, made)| !gone.contains(&made.uid));
+        self.made.retain(|(_, made)| !gone.contains(K::Child::uid_of(made)));
     }
 
-    /// The Jobs that the watch shows, and what it does not show yet. `went` = it has told that a Job is gone.
-    fn overlay(&mut self, mut shown: Vec<JobView>, went: impl Fn(&str) -> bool) -> Vec<JobView> {
-        self.made.retain(|(_, made)| !went(&made.uid) && shown.iter().all(|job| job.uid != made.uid));
+    /// The children that the watch shows, and what it does not show yet. `went` = it has told that one is gone.
+    fn overlay(&mut self, mut shown: Vec<View<K>>, went: impl Fn(&str) -> bool) -> Vec<View<K>> {
+        let uid = K::Child::uid_of;
+        self.made.retain(|(_, made)| !went(uid(made)) && shown.iter().all(|one| uid(one) != uid(made)));
         shown.extend(self.made.iter().map(|(_, made)| made.clone()));
         if !self.let_go.is_empty() {
-            let there: HashSet<&str> = shown.iter().map(|job| job.uid.as_str()).collect();
+            let there: HashSet<&str> = shown.iter().map(uid).collect();
             self.let_go.retain(|uid| there.contains(uid.as_str()));
         }
-        for job in shown.iter_mut().filter(|job| self.let_go.contains(&job.uid)) {
-            job.finalizers.retain(|finalizer| finalizer != keys::OUTCOME);
+        for one in shown.iter_mut().filter(|one| self.let_go.contains(uid(one))) {
+            K::Child::finalizers_of(one).retain(|finalizer| finalizer != keys::OUTCOME);
         }
         shown
     }
 
-    /// Notes that a Job exists.
-    pub(super) fn note_made(&mut self, job: JobView) {
-        self.made.push((Instant::now(), job));
+    /// Notes that a child exists.
+    pub(super) fn note_made(&mut self, child: View<K>) {
+        self.made.push((Instant::now(), child));
     }
 
-    /// Notes that a Job was let go.
+    /// Notes that a child was let go.
     pub(super) fn note_let_go(&mut self, uid: String) {
         self.let_go.insert(uid);
     }
@@ -212,10 +213,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     use jiff::Timestamp;
-    use stoker_api::PreScaledCronJob;
+    use serde_json::{Value, json};
+    use stoker_api::{NodeBatchJob, PreScaledCronJob};
+    use stoker_core::pool::JobView;
 
+    use super::super::fake::{Fake, refusal, serve};
     use super::*;
     use crate::object::Kind;
+    use crate::slim_pod::SlimPod;
 
     fn memory() -> Memory<PreScaledCronJob> {
         Memory::new(Key { kind: Kind::PreScaledCronJob, namespace: "a".into(), name: "b".into() })
@@ -258,12 +263,92 @@ mod tests {
 
     #[test]
     fn that_no_watch_shows_a_job_for_long_does_not_tell_that_it_is_gone() {
+        let mut memory = long_unseen(&["1"]);
+        assert_eq!(uids(&memory.overlay(vec![], |_| false)), ["1"]);
+    }
+
+    /// A memory of Jobs that were made so long ago that the watch should have shown them.
+    fn long_unseen(made: &[&str]) -> Memory<PreScaledCronJob> {
         let mut memory = memory();
-        memory.note_made(job("1"));
+        made.iter().for_each(|uid| memory.note_made(job(uid)));
         for (at, _) in &mut memory.made {
             *at = at.checked_sub(BELIEVED * 2).unwrap_or(*at);
         }
+        memory
+    }
+
+    /// A server that has the Job `job-1`, of some UID.
+    fn has(uid: &'static str) -> Fake {
+        serve(move |asked| match asked.what.as_str() {
+            "GET /apis/batch/v1/namespaces/a/jobs/job-1" => (200, stored(uid)),
+            _ => refusal(404, "NotFound"),
+        })
+    }
+
+    fn stored(uid: &str) -> Value {
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job-1", "uid": uid}})
+    }
+
+    #[tokio::test]
+    async fn a_job_that_no_watch_shows_for_long_and_that_the_server_denies_is_forgotten() {
+        let (mut memory, server) = (long_unseen(&["1", "2"]), has("1"));
+        memory.ask_for_made(&server.client).await;
+        assert_eq!(uids(&memory.overlay(vec![], |_| false)), ["1"], "there is no Job job-2");
+        let (mut memory, server) = (long_unseen(&["1"]), has("another"));
+        memory.ask_for_made(&server.client).await;
+        assert!(memory.overlay(vec![], |_| false).is_empty(), "a namesake is another");
+    }
+
+    #[tokio::test]
+    async fn a_job_that_exists_though_no_watch_shows_it_is_believed_in_and_not_asked_for_again_soon() {
+        let (mut memory, server) = (long_unseen(&["1"]), has("1"));
+        memory.ask_for_made(&server.client).await;
+        memory.ask_for_made(&server.client).await;
         assert_eq!(uids(&memory.overlay(vec![], |_| false)), ["1"]);
+        assert_eq!(server.calls().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_answers_jobs_are_believed_in_and_asked_for_at_the_next_look() {
+        let (mut memory, server) = (long_unseen(&["1", "2"]), serve(|_| refusal(500, "InternalError")));
+        memory.ask_for_made(&server.client).await;
+        assert_eq!(uids(&memory.overlay(vec![], |_| false)), ["1", "2"]);
+        assert_eq!(server.calls().len(), 1, "the first error tells enough");
+        memory.ask_for_made(&server.client).await;
+        assert_eq!(server.calls().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_was_made_a_moment_ago_is_not_asked_for() {
+        let (mut memory, server) = (memory(), has("1"));
+        memory.note_made(job("1"));
+        memory.ask_for_made(&server.client).await;
+        assert!(server.calls().is_empty());
+    }
+
+    #[tokio::test]
+    async fn pods_are_made_let_go_and_asked_for_as_jobs_are() {
+        let key = Key { kind: Kind::NodeBatchJob, namespace: "a".into(), name: "b".into() };
+        let mut memory = Memory::<NodeBatchJob>::new(key);
+        let pod = |uid: &str| {
+            let metadata = json!({"name": format!("pod-{uid}"), "uid": uid, "finalizers": [keys::OUTCOME]});
+            let pod: Result<SlimPod, _> =
+                serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata}));
+            pod.unwrap().into_view()
+        };
+        memory.note_made(pod("1"));
+        memory.note_let_go("2".to_owned());
+        let pods = memory.overlay(vec![pod("2"), pod("3")], |_| false);
+        let kept: Vec<_> = pods.iter().map(|pod| (pod.uid.as_str(), !pod.finalizers.is_empty())).collect();
+        assert_eq!(kept, [("2", false), ("3", true), ("1", true)]);
+
+        for (at, _) in &mut memory.made {
+            *at = at.checked_sub(BELIEVED * 2).unwrap_or(*at);
+        }
+        let server = serve(|_| refusal(404, "NotFound"));
+        memory.ask_for_made(&server.client).await;
+        assert_eq!(server.calls(), ["GET /api/v1/namespaces/a/pods/pod-1"]);
+        assert!(memory.overlay(vec![], |_| false).is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::api::PostParams;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::{Keeper, api, key, publish, version};
 use crate::again::ERRORS;
@@ -19,8 +19,16 @@ const STATUS_PERIOD: Duration = Duration::from_secs(1);
 /// Statuses that are written at a time: they leave the API server to creations, which somebody waits for.
 const AT_A_TIME: usize = 8;
 
-/// What limits how many statuses are written at a time.
+/// What limits how many statuses, or Events, are written at a time.
 pub struct Permits(Semaphore);
+
+impl Permits {
+    /// Waits for its turn, which lasts until what is returned is dropped.
+    pub async fn one(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.0.acquire().await.ok()
+    }
+}
 
 impl Default for Permits {
     fn default() -> Self {
@@ -166,8 +174,7 @@ async fn deliver<K: Keeper>(context: Arc<Context>, outbox: Arc<Outbox<K>>) {
             }
             continue;
         }
-        // The semaphore is never closed.
-        let permit = context.status_permits.0.acquire().await;
+        let permit = context.status_permits.one().await;
         let Some(letter) = outbox.take() else { continue };
         let outcome = write(&context, &outbox, &letter.object, &letter.before, &letter.status).await;
         drop(permit);
