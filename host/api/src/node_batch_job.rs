@@ -93,7 +93,7 @@ pub struct NodeBatchJobSpec {
     #[schemars(schema_with = "parallelism")]
     pub parallelism: Option<Parallelism>,
     /// What the pods look like. `${NAMESPACE}`, `${NODE_NAME}` and `${EXECUTION_ID}` stand in any text of it for what they
-    /// say; `$${` stands for `${`. All containers get these as environment variables, and with them
+    /// say; `$${NODE_NAME}` stands for `${NODE_NAME}` itself. All containers get these as environment variables, and with them
     /// CALLBACK_SERVICE_RESULT_URL, CALLBACK_SERVICE_FILE_URL and CALLBACK_SERVICE_EVENT_URL, to which the pod reports.
     pub pod_template: PodTemplate,
     /// A pod that has not ended so long after its creation has failed, and is deleted. Omitted: however long.
@@ -157,8 +157,8 @@ pub struct ReportSpec {
     /// Executions that are kept, the newest ones: 1 to 100.
     #[schemars(schema_with = "history")]
     pub history: u32,
-    /// How long after its last report an execution is kept: a duration of hours, minutes and seconds. Omitted: as long as
-    /// the history has room.
+    /// How long after its end and its last report an execution is kept: a duration of hours, minutes and seconds. Omitted: as
+    /// long as the history has room.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^([0-9]{1,4}h)?([0-9]{1,4}m)?([0-9]{1,5}s)?$"), length(min = 2, max = 16))]
     pub ttl: Option<String>,

@@ -90,7 +90,8 @@ pub async fn serve(
     Ok(tokio::spawn(async move {
         let served = match tls {
             Some(config) => {
-                let renewal = options.tls.map(|files| tokio::spawn(keep_current("claims", config.clone(), files)));
+                let renewal =
+                    options.tls.map(|files| tokio::spawn(keep_current("claims", config.clone(), files)));
                 let served = match axum_server::from_tcp_rustls(listener, config) {
                     Ok(server) => run(server.handle(handle), router, HEAD).await,
                     Err(error) => Err(error),

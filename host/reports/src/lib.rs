@@ -8,8 +8,9 @@
 //!                                              Events)
 //! ```
 //!
-//! A report that was answered with 2xx is in the store (I9). The service reads nothing but its store, its key and what
-//! [`Cluster`] tells, and has no Kubernetes client of its own.
+//! A report that was answered with 2xx is in the store (I9). How an execution ended is written beside its reports, since the
+//! cluster forgets it. The service reads nothing but its store, its key and what [`Cluster`] tells, and has no Kubernetes
+//! client of its own.
 
 mod callbacks;
 mod capability;

@@ -29,7 +29,7 @@ const UPKEEP: Duration = Duration::from_secs(30);
 const SWEEP: Duration = Duration::from_secs(3600);
 /// How soon again while the cluster is not known.
 const SOON: Duration = Duration::from_millis(200);
-/// How long changes of the cluster are gathered before it is looked which executions are over.
+/// How long changes of the cluster are gathered before they are taken up.
 const TOGETHER: Duration = Duration::from_secs(1);
 
 /// The report service.
@@ -112,23 +112,33 @@ impl Reports {
             let next = Instant::now() + again;
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
-                () = self.conclude_until(next, &mut changes) => {}
+                () = self.follow_until(next, &mut changes) => {}
             }
         }
     }
 
-    /// Writes down how executions ended, soon after they have, until that time.
-    async fn conclude_until(&self, end: Instant, changes: &mut watch::Receiver<u64>) {
+    /// Takes up what changes in the cluster soon after it does, until that time: jobs that are new, and how executions ended.
+    async fn follow_until(&self, end: Instant, changes: &mut watch::Receiver<u64>) {
         let until = tokio::time::Instant::from_std(end);
         while let Ok(Ok(())) = tokio::time::timeout_at(until, changes.changed()).await {
             tokio::time::sleep_until(until.min(tokio::time::Instant::now() + TOGETHER)).await;
             changes.borrow_and_update();
             for job in self.cluster.jobs().unwrap_or_default() {
-                // A store that does not work is told of by the next round.
-                self.conclude(&job, false).await.ok();
+                if let Err(error) = self.take_up(&job).await {
+                    // The next round tries it again.
+                    tracing::debug!(job = %job.key, %error, "reports cannot be looked after");
+                }
             }
         }
         tokio::time::sleep_until(until).await;
+    }
+
+    /// Reads back the results of a job that is new, and writes down how its executions ended.
+    async fn take_up(&self, job: &Arc<JobView>) -> Result<(), StoreError> {
+        if self.series.wants(job) {
+            self.restore(job).await?;
+        }
+        self.conclude(job, false).await
     }
 
     /// One round: reads back the results of jobs that are new or whose metrics changed, writes down how executions ended, and

@@ -321,6 +321,27 @@ async fn metrics_follow_a_changed_spec() {
 }
 
 #[tokio::test]
+async fn metrics_of_a_job_that_is_new_are_there_soon() {
+    let root = tempfile::tempdir().unwrap();
+    let cluster = Fake::with(&["n1"]);
+    let key = job_key();
+    cluster.delete(&key);
+    let service = Service::start(root.path(), cluster.clone()).await;
+    while service.get("/readyz").await.code() != 200 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    cluster.put(job(&["n1"]));
+    report(&service, EXECUTION, "n1", 1.0).await;
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while !service.get("/metrics").await.text().contains(&series("plain", "n1", EXECUTION, "1.0")) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
 async fn pods_may_report_over_tls() {
     let root = tempfile::tempdir().unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

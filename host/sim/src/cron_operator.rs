@@ -13,13 +13,8 @@ use stoker_core::pre_scaled::{self, Action, Run};
 
 use crate::crons::{CRON, Cron, CronSpec};
 use crate::known::Known;
+use crate::shell::{Answer, Driven, PLAN_HOLDS, Pulse};
 use crate::store::{Object as _, Store, View};
-
-/// How long it waits for an answer.
-pub const PATIENCE: SignedDuration = SignedDuration::from_secs(15);
-
-/// How long after its look a plan may still create.
-pub const PLAN_HOLDS: SignedDuration = SignedDuration::from_secs(10);
 
 /// After a farewell it looks again so much later.
 const FAREWELL: SignedDuration = SignedDuration::from_secs(5);
@@ -117,46 +112,12 @@ impl Write {
     }
 }
 
-/// The API server's answer.
-#[derive(Clone, PartialEq)]
-pub enum Answer {
-    /// It is done.
-    Done,
-    /// The object, as it is or became.
-    Object(Arc<Cron>),
-    /// The Job, as it is.
-    Job(Arc<JobView>),
-    /// The name is taken.
-    Existed,
-    /// There is none.
-    NotFound,
-    /// It has changed.
-    Conflict,
-    /// None came.
-    Nothing,
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Done => "done",
-            Self::Object(_) => "the object",
-            Self::Job(_) => "a Job",
-            Self::Existed => "existed",
-            Self::NotFound => "not found",
-            Self::Conflict => "conflict",
-            Self::Nothing => "nothing",
-        })
-    }
-}
-
 /// A look that is being carried out.
 #[derive(Clone, Debug, Default)]
 struct Carrying {
     object: Option<Arc<Cron>>,
     began: Timestamp,
     left: VecDeque<Write>,
-    waiting: Option<Write>,
     /// The decisions as they were read last.
     decided: Option<Timestamp>,
     failed: bool,
@@ -173,26 +134,15 @@ struct Carrying {
 /// An operator.
 #[derive(Clone, Debug, Default)]
 pub struct CronOperator {
-    /// Number of this life.
-    pub life: u64,
-    /// Number of the request that it waits for.
-    pub number: u64,
-    /// It runs.
-    pub alive: bool,
     /// How far its clock is ahead.
     pub clock: SignedDuration,
     /// How late its watches tell of the object, Jobs and pods.
     pub delays: [SignedDuration; 3],
-    /// When it looks next.
-    pub looks_at: Option<Timestamp>,
-    /// When its watches tell something next.
-    pub telling: Option<Timestamp>,
-    /// Something asked for a look while it was busy.
-    pub again: bool,
     /// How often it has looked.
     pub looks: usize,
     /// It looks again so often at least while something is to come: timers do not know when the clock is set.
     pub rarely: Option<SignedDuration>,
+    pulse: Pulse,
     crons: View<Cron>,
     known: Known,
     shown: Option<(u64, bool)>,
@@ -213,38 +163,9 @@ impl CronOperator {
 
     /// It starts: it lists everything, and remembers nothing.
     pub fn start(&mut self, crons: &Store<Cron>, jobs: &Store<JobView>, pods: &Store<PodView>) {
-        self.alive = true;
+        self.pulse.begin();
         self.crons.relist(crons);
         self.known.relist(jobs, pods);
-    }
-
-    /// It dies.
-    pub fn die(&mut self) {
-        *self = Self {
-            life: self.life + 1,
-            number: self.number + 1,
-            clock: self.clock,
-            delays: self.delays,
-            looks: self.looks,
-            rarely: self.rarely,
-            ..Self::default()
-        };
-    }
-
-    /// It carries out a look.
-    pub fn busy(&self) -> bool {
-        self.carrying.is_some()
-    }
-
-    /// It waits for the answer to a request.
-    pub fn waits_for(&self, life: u64, number: u64) -> bool {
-        (self.life, self.number) == (life, number)
-            && self.carrying.as_ref().is_some_and(|c| c.waiting.is_some())
-    }
-
-    /// The request that it waits for.
-    pub fn waited(&self) -> Option<Write> {
-        self.carrying.as_ref()?.waiting.clone()
     }
 
     /// When its watches have something to tell.
@@ -275,8 +196,111 @@ impl CronOperator {
         changed || of_children
     }
 
-    /// It looks. Returns what it saw and wants, in words.
-    pub fn look(&mut self, true_now: Timestamp) -> String {
+    /// Takes note of an answer.
+    pub fn learn(&mut self, write: &Write, answer: Answer<Cron>, true_now: Timestamp) {
+        let now = true_now + self.clock;
+        let Some(mut carrying) = self.carrying.take() else { return };
+        match (write, answer) {
+            (Write::Read, answer) => self.read(&mut carrying, answer, now),
+            (Write::Create { instant, .. }, Answer::Existed) => {
+                carrying.left.push_front(Write::ReadJob { instant: *instant });
+            }
+            (Write::Create { .. } | Write::ReadJob { .. }, Answer::Job(job)) => {
+                self.known.note_made(&job);
+            }
+            (Write::Create { .. } | Write::ReadJob { .. }, _) => {
+                carrying.failed = true;
+                carrying.left.retain(|write| !matches!(write, Write::Create { .. }));
+            }
+            (Write::Status { .. }, Answer::Object(written)) => {
+                self.latest = Some(written);
+                carrying.again = true;
+            }
+            (Write::Status { .. }, Answer::Conflict) => {
+                // To be looked at again with what is read now.
+                carrying.left = VecDeque::from([Write::Read]);
+                carrying.again = true;
+            }
+            (Write::Status { .. }, Answer::NotFound) => {}
+            (Write::Status { .. }, _) => carrying.error = true,
+            (Write::Finalizer { .. }, Answer::Done | Answer::NotFound) => {}
+            (Write::Finalizer { .. }, _) => carrying.error = true,
+            (_, Answer::Nothing) => carrying.failed = true,
+            (Write::LetGo { uid, .. }, _) => self.known.note_let_go(uid),
+            _ => {}
+        }
+        self.carrying = Some(carrying);
+    }
+
+    fn read(&mut self, carrying: &mut Carrying, answer: Answer<Cron>, now: Timestamp) {
+        let drop_creations =
+            |carrying: &mut Carrying| carrying.left.retain(|write| !matches!(write, Write::Create { .. }));
+        match (answer, carrying.object.clone()) {
+            (Answer::Object(latest), _) if carrying.again => self.latest = Some(latest),
+            (Answer::Object(latest), Some(object)) => {
+                if latest.generation != object.generation || latest.deleted {
+                    return drop_creations(carrying);
+                }
+                carrying.decided = latest.status.decided_until;
+                if version(&latest) > version(&object) {
+                    self.latest = Some(latest);
+                }
+            }
+            (Answer::NotFound, None) => {
+                let (jobs, pods) = self.known.seen();
+                let none = Vec::new();
+                let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
+                let runs: Vec<Run<'_>> =
+                    jobs.iter().filter_map(|job| Run::of(&JobPods { job, pods: of(job) })).collect();
+                carrying.left.extend(pre_scaled::farewell(&runs, now).iter().filter_map(request));
+                carrying.wait = (!carrying.left.is_empty()).then_some(FAREWELL);
+            }
+            (Answer::Object(_), None) => {}
+            (Answer::Nothing, _) => {
+                carrying.failed = true;
+                carrying.error |= carrying.again;
+                drop_creations(carrying);
+            }
+            (_, Some(_)) => drop_creations(carrying),
+            (_, None) => {}
+        }
+    }
+}
+
+impl Driven for CronOperator {
+    type Write = Write;
+
+    fn pulse(&mut self) -> &mut Pulse {
+        &mut self.pulse
+    }
+
+    fn set_clock(&mut self, ahead: SignedDuration) {
+        self.clock = ahead;
+    }
+
+    fn set_delay(&mut self, watch: Option<usize>, late: SignedDuration) {
+        match watch {
+            Some(watch) => self.delays[watch] = late,
+            None => self.delays = [late; 3],
+        }
+    }
+
+    fn die(&mut self) {
+        *self = Self {
+            pulse: self.pulse.next(),
+            clock: self.clock,
+            delays: self.delays,
+            looks: self.looks,
+            rarely: self.rarely,
+            ..Self::default()
+        };
+    }
+
+    fn busy(&self) -> bool {
+        self.carrying.is_some()
+    }
+
+    fn look(&mut self, true_now: Timestamp) -> String {
         self.looks += 1;
         let now = true_now + self.clock;
         let shown = self.crons.get(CRON).cloned();
@@ -370,9 +394,7 @@ impl CronOperator {
         format!("at {now} sees {seen:?}, {words}")
     }
 
-    /// Its next request; none = the look is carried out.
-    pub fn next_write(&mut self, now: Timestamp) -> Option<Write> {
-        self.number += 1;
+    fn next_write(&mut self, now: Timestamp) -> Option<Write> {
         let newest = self.latest.clone();
         let carrying = self.carrying.as_mut()?;
         while let Some(mut write) = carrying.left.pop_front() {
@@ -396,87 +418,14 @@ impl CronOperator {
                 }
                 _ => {}
             }
-            carrying.waiting = Some(write.clone());
             return Some(write);
         }
         None
     }
 
-    /// Takes note of an answer.
-    pub fn learn(&mut self, write: &Write, answer: Answer, true_now: Timestamp) {
-        let now = true_now + self.clock;
-        let Some(mut carrying) = self.carrying.take() else { return };
-        carrying.waiting = None;
-        match (write, answer) {
-            (Write::Read, answer) => self.read(&mut carrying, answer, now),
-            (Write::Create { instant, .. }, Answer::Existed) => {
-                carrying.left.push_front(Write::ReadJob { instant: *instant });
-            }
-            (Write::Create { .. } | Write::ReadJob { .. }, Answer::Job(job)) => {
-                self.known.note_made(&job);
-            }
-            (Write::Create { .. } | Write::ReadJob { .. }, _) => {
-                carrying.failed = true;
-                carrying.left.retain(|write| !matches!(write, Write::Create { .. }));
-            }
-            (Write::Status { .. }, Answer::Object(written)) => {
-                self.latest = Some(written);
-                carrying.again = true;
-            }
-            (Write::Status { .. }, Answer::Conflict) => {
-                // To be looked at again with what is read now.
-                carrying.left = VecDeque::from([Write::Read]);
-                carrying.again = true;
-            }
-            (Write::Status { .. }, Answer::NotFound) => {}
-            (Write::Status { .. }, _) => carrying.error = true,
-            (Write::Finalizer { .. }, Answer::Done | Answer::NotFound) => {}
-            (Write::Finalizer { .. }, _) => carrying.error = true,
-            (_, Answer::Nothing) => carrying.failed = true,
-            (Write::LetGo { uid, .. }, _) => self.known.note_let_go(uid),
-            _ => {}
-        }
-        self.carrying = Some(carrying);
-    }
-
-    fn read(&mut self, carrying: &mut Carrying, answer: Answer, now: Timestamp) {
-        let drop_creations =
-            |carrying: &mut Carrying| carrying.left.retain(|write| !matches!(write, Write::Create { .. }));
-        match (answer, carrying.object.clone()) {
-            (Answer::Object(latest), _) if carrying.again => self.latest = Some(latest),
-            (Answer::Object(latest), Some(object)) => {
-                if latest.generation != object.generation || latest.deleted {
-                    return drop_creations(carrying);
-                }
-                carrying.decided = latest.status.decided_until;
-                if version(&latest) > version(&object) {
-                    self.latest = Some(latest);
-                }
-            }
-            (Answer::NotFound, None) => {
-                let (jobs, pods) = self.known.seen();
-                let none = Vec::new();
-                let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
-                let runs: Vec<Run<'_>> =
-                    jobs.iter().filter_map(|job| Run::of(&JobPods { job, pods: of(job) })).collect();
-                carrying.left.extend(pre_scaled::farewell(&runs, now).iter().filter_map(request));
-                carrying.wait = (!carrying.left.is_empty()).then_some(FAREWELL);
-            }
-            (Answer::Object(_), None) => {}
-            (Answer::Nothing, _) => {
-                carrying.failed = true;
-                carrying.error |= carrying.again;
-                drop_creations(carrying);
-            }
-            (_, Some(_)) => drop_creations(carrying),
-            (_, None) => {}
-        }
-    }
-
-    /// Ends a look. Returns how long it waits until the next one.
-    pub fn rest(&mut self, true_now: Timestamp) -> Option<SignedDuration> {
+    fn rest(&mut self, true_now: Timestamp) -> Option<SignedDuration> {
         let done = self.carrying.take()?;
-        let more = std::mem::take(&mut self.again).then_some(MOMENT);
+        let more = self.pulse.take_again().then_some(MOMENT);
         let wait = if done.failed || done.error {
             self.failures += 1;
             let longest = if done.error { 5 } else { 2 };
@@ -489,6 +438,10 @@ impl CronOperator {
             if done.again { Some(MOMENT) } else { [wake, done.wait].into_iter().flatten().min() }
         };
         [wait, more].into_iter().flatten().min()
+    }
+
+    fn words(write: &Write) -> String {
+        write.words()
     }
 }
 

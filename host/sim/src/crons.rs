@@ -2,7 +2,7 @@
 //! see all that late. Unlike pools, whose stories say each step, here everything goes on by itself as time passes, each
 //! thing after a delay; the stories say what goes wrong.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -14,10 +14,11 @@ use stoker_core::pool::jobs::History;
 use stoker_core::pre_scaled::{Lead, Rules, Stopped, job};
 use stoker_cron::Schedule;
 
-use crate::cron_operator::{Answer, CronOperator, PATIENCE, PLAN_HOLDS, Told, Write};
+use crate::cron_operator::{CronOperator, Told, Write};
 use crate::pods::whole;
-use crate::store::{Object, Refusal, Store};
-use crate::world::{Due, Held, JobTruth, Moment, Work, World, milliseconds};
+use crate::shell::{Answer, Driven as _, Flight, Flights, PATIENCE, PLAN_HOLDS, Parts, Shell};
+use crate::store::{Object, Store};
+use crate::world::{Due, Held, JobTruth, Moment, Work, World};
 
 /// Name of the object.
 pub const CRON: &str = "nightly";
@@ -148,15 +149,6 @@ pub struct CronRun {
 /// What truly became of a Job.
 pub type RunTruth = JobTruth<CronRun>;
 
-/// A request on its way.
-struct Flight {
-    operator: usize,
-    life: u64,
-    number: u64,
-    write: Write,
-    answered: bool,
-}
-
 /// The truth, and those who see it late.
 pub struct CronCluster {
     /// Jobs and pods.
@@ -169,8 +161,7 @@ pub struct CronCluster {
     pub writes: usize,
     /// Two runs may be at work: somebody chose it lately.
     pub beside_allowed_until: Timestamp,
-    flights: HashMap<u64, Flight>,
-    flown: u64,
+    flights: Flights<Write>,
 }
 
 impl CronCluster {
@@ -182,8 +173,7 @@ impl CronCluster {
             operators: vec![CronOperator::new(); operators],
             writes: 0,
             beside_allowed_until: start,
-            flights: HashMap::new(),
-            flown: 0,
+            flights: Flights::default(),
         };
         let cron = Cron {
             version: String::new(),
@@ -216,30 +206,18 @@ impl CronCluster {
     pub fn heal(&mut self) {
         self.world.trouble = 0;
         self.world.comes_up();
-        for operator in 0..self.operators.len() {
-            if let Some(o) = self.operators.get_mut(operator) {
-                o.delays = [milliseconds(50); 3];
-                o.clock = SignedDuration::ZERO;
-            }
-            self.world.due(SignedDuration::ZERO, Due::Operator(Moment::Starts(operator)));
-        }
-        self.notice();
+        self.mend_operators();
     }
 
     /// An operator dies; another takes its place after a while.
     pub fn crash(&mut self, operator: usize, time: SignedDuration) {
-        if let Some(o) = self.operators.get_mut(operator) {
-            o.die();
-            self.world.due(time, Due::Operator(Moment::Starts(operator)));
-        }
+        self.replace(operator, time);
     }
 
     /// What an operator's watches tell comes so late from now on: of the object, Jobs and pods.
     pub fn delay(&mut self, operator: usize, watch: usize, time: SignedDuration) {
-        if let Some(o) = self.operators.get_mut(operator) {
-            o.delays[watch] = time;
-            self.notice();
-        }
+        self.operators[operator].set_delay(Some(watch), time);
+        self.notice();
     }
 
     /// The spec changes.
@@ -267,11 +245,8 @@ impl CronCluster {
 
     /// Somebody deletes a Job, chosen by a number: in the foreground, or in the background.
     pub fn delete_job(&mut self, choice: usize, foreground: bool) {
-        if let Some(name) = self.world.jobs.some(choice) {
-            self.world.tell(|| format!("{name} is deleted by hand, foreground {foreground}"));
-            self.world.remove_job(&name, None, None, foreground).ok();
-            self.notice();
-        }
+        self.world.remove_some_job(choice, foreground);
+        self.notice();
     }
 
     /// Somebody edits a Job, chosen by a number.
@@ -285,11 +260,8 @@ impl CronCluster {
 
     /// Somebody deletes a pod, chosen by a number.
     pub fn delete_pod(&mut self, choice: usize) {
-        if let Some(name) = self.world.pods.some(choice) {
-            self.world.tell(|| format!("{name} is deleted by hand"));
-            self.world.remove_pod(&name);
-            self.notice();
-        }
+        self.world.remove_some_pod(choice);
+        self.notice();
     }
 
     /// Lets time pass.
@@ -302,7 +274,7 @@ impl CronCluster {
         while let Some(due) = self.world.next(time) {
             self.crons.set_time(self.world.now);
             match due {
-                Due::Operator(moment) => self.happens(moment),
+                Due::Operator(moment) => self.drive(moment),
                 due => {
                     if let Some(uid) = self.world.happens(due) {
                         self.begins(&uid);
@@ -314,185 +286,9 @@ impl CronCluster {
         self.crons.set_time(self.world.now);
     }
 
-    /// Watches have something to tell that was not there before.
-    fn notice(&mut self) {
-        for operator in 0..self.operators.len() {
-            let down = self.world.now + self.world.down_for().unwrap_or_default();
-            let Some(o) = self.operators.get_mut(operator).filter(|o| o.alive) else { continue };
-            let Some(next) = o.tells_at(&self.crons, &self.world.jobs, &self.world.pods) else { continue };
-            let next = next.max(down);
-            if o.telling.is_none_or(|at| at > next) {
-                o.telling = Some(next);
-                self.world.due(next.duration_since(self.world.now), Due::Operator(Moment::Tells(operator)));
-            }
-        }
-    }
-
-    fn happens(&mut self, moment: Moment) {
-        match moment {
-            Moment::Arrives(id) => self.arrives(id),
-            Moment::TimesOut(id) => self.times_out(id),
-            Moment::Looks(operator, life) => self.looks(operator, life),
-            Moment::Tells(operator) => self.tells(operator),
-            Moment::Starts(operator) => self.starts(operator),
-            // It writes its status within its look.
-            Moment::Posts(..) => {}
-        }
-    }
-
-    fn arrives(&mut self, id: u64) {
-        let Some(flight) = self.flights.get(&id) else { return };
-        let (operator, life, number) = (flight.operator, flight.life, flight.number);
-        let (write, answered) = (flight.write.clone(), flight.answered);
-        let answer = self.write(operator, &write);
-        self.world.tell(|| format!("operator {operator}: {} -> {answer:?}", write.words()));
-        let waits = |o: &&mut CronOperator| o.waits_for(life, number);
-        if answered && self.operators.get_mut(operator).filter(waits).is_some() {
-            self.learns(operator, &write, answer);
-        }
-    }
-
-    fn times_out(&mut self, id: u64) {
-        let Some(Flight { operator, life, number, .. }) = self.flights.remove(&id) else { return };
-        let waiting = self.operators.get_mut(operator).filter(|o| o.waits_for(life, number));
-        if let Some(write) = waiting.and_then(|o| o.waited()) {
-            self.world.tell(|| format!("operator {operator}: {} is not answered", write.words()));
-            self.learns(operator, &write, Answer::Nothing);
-        }
-    }
-
-    fn starts(&mut self, operator: usize) {
-        if let Some(wait) = self.world.down_for() {
-            return self.world.due(wait, Due::Operator(Moment::Starts(operator)));
-        }
-        if let Some(o) = self.operators.get_mut(operator).filter(|o| !o.alive) {
-            o.start(&self.crons, &self.world.jobs, &self.world.pods);
-        }
-        self.ask_for_look(operator, milliseconds(1));
-    }
-
-    // Operators.
-
-    fn ask_for_look(&mut self, operator: usize, wait: SignedDuration) {
-        let at = self.world.now + wait;
-        let Some(o) = self.operators.get_mut(operator).filter(|o| o.alive) else { return };
-        if o.looks_at.is_none_or(|before| at < before) {
-            o.looks_at = Some(at);
-            let life = o.life;
-            self.world.due(wait, Due::Operator(Moment::Looks(operator, life)));
-        }
-    }
-
-    fn tells(&mut self, operator: usize) {
-        let (now, down) = (self.world.now, self.world.down_for().is_some());
-        let Some(o) = self.operators.get_mut(operator).filter(|o| o.alive) else { return };
-        o.telling = None;
-        if !down && o.tell(&self.crons, &self.world.jobs, &self.world.pods, now) {
-            self.ask_for_look(operator, milliseconds(1));
-        }
-    }
-
-    fn looks(&mut self, operator: usize, life: u64) {
-        let now = self.world.now;
-        let Some(o) = self.operators.get_mut(operator) else { return };
-        if !o.alive || o.life != life || o.looks_at.is_none_or(|at| at > now) {
-            return;
-        }
-        o.looks_at = None;
-        if o.busy() {
-            o.again = true;
-            return;
-        }
-        let words = o.look(now);
-        self.world.tell(|| format!("operator {operator} {words}"));
-        self.goes_on(operator);
-    }
-
-    /// An operator makes its next request, or rests.
-    fn goes_on(&mut self, operator: usize) {
-        let now = self.world.now;
-        let Some(o) = self.operators.get_mut(operator) else { return };
-        let write = o.next_write(now);
-        let (life, number) = (o.life, o.number);
-        let Some(write) = write else {
-            if let Some(wait) = o.rest(now) {
-                self.ask_for_look(operator, wait);
-            }
-            return;
-        };
-        let (latency, answered, lost) = if self.world.troubled() {
-            let latency = milliseconds(self.world.chance(14_900) as i64);
-            (latency, self.world.chance(3) > 0, self.world.chance(4) == 0)
-        } else {
-            (milliseconds(1 + self.world.chance(30) as i64), true, false)
-        };
-        self.flown += 1;
-        let id = self.flown;
-        if !lost {
-            self.world.due(latency, Due::Operator(Moment::Arrives(id)));
-        }
-        self.world.due(PATIENCE, Due::Operator(Moment::TimesOut(id)));
-        self.flights.insert(id, Flight { operator, life, number, write, answered });
-    }
-
-    fn learns(&mut self, operator: usize, write: &Write, answer: Answer) {
-        let now = self.world.now;
-        if let Some(o) = self.operators.get_mut(operator) {
-            o.learn(write, answer, now);
-        }
-        self.goes_on(operator);
-    }
-
     // The API server.
 
-    fn write(&mut self, operator: usize, write: &Write) -> Answer {
-        if self.world.down_for().is_some() {
-            return Answer::Nothing;
-        }
-        let done = |result: Result<(), Refusal>| match result {
-            Ok(()) => Answer::Done,
-            Err(Refusal::NotFound) => Answer::NotFound,
-            Err(_) => Answer::Conflict,
-        };
-        let answer = match write {
-            Write::Read => match self.crons.get(CRON) {
-                Some(cron) => return Answer::Object(cron.clone()),
-                None => return Answer::NotFound,
-            },
-            Write::ReadJob { instant } => {
-                let name = names::cron_job(CRON, CRON_UID, *instant);
-                return self.world.jobs.get(&name).map_or(Answer::NotFound, |job| Answer::Job(job.clone()));
-            }
-            Write::Finalizer { version, on } => self.finalizer(version, *on),
-            Write::Create { instant, spec, now } => self.create(*instant, *spec, *now),
-            Write::Status { version, status, told, spec, generation } => {
-                self.status(operator, version, status, told, *spec, *generation)
-            }
-            Write::Delete { name, uid, version, foreground } => {
-                done(self.world.remove_job(name, Some(uid), version.as_deref(), *foreground))
-            }
-            Write::Pod { name, uid } => match self.world.pods.get(name).filter(|pod| &pod.uid == uid) {
-                Some(_) => {
-                    self.world.remove_pod(name);
-                    Answer::Done
-                }
-                None => Answer::NotFound,
-            },
-            Write::LetGo { name, uid } => match self.world.jobs.get(name).filter(|job| &job.uid == uid) {
-                Some(_) => {
-                    self.let_go(name);
-                    Answer::Done
-                }
-                None => Answer::NotFound,
-            },
-        };
-        if !matches!(answer, Answer::NotFound | Answer::Conflict | Answer::Existed) {
-            self.writes += 1;
-        }
-        answer
-    }
-
-    fn finalizer(&mut self, version: &str, on: bool) -> Answer {
+    fn finalizer(&mut self, version: &str, on: bool) -> Answer<Cron> {
         let Some(cron) = self.crons.get(CRON) else { return Answer::NotFound };
         if cron.version() != version {
             return Answer::Conflict;
@@ -514,7 +310,7 @@ impl CronCluster {
         told: &Told,
         spec: CronSpec,
         generation: u64,
-    ) -> Answer {
+    ) -> Answer<Cron> {
         let Some(cron) = self.crons.get(CRON).cloned() else { return Answer::NotFound };
         if cron.version() != version {
             return Answer::Conflict;
@@ -570,7 +366,7 @@ impl CronCluster {
         }
     }
 
-    fn create(&mut self, instant: Timestamp, spec: CronSpec, planned: Timestamp) -> Answer {
+    fn create(&mut self, instant: Timestamp, spec: CronSpec, planned: Timestamp) -> Answer<Cron> {
         let name = names::cron_job(CRON, CRON_UID, instant);
         let template =
             json!({"template": {"spec": {"containers": [{"name": "a", "image": "a", "command": ["a"]}]}}});
@@ -660,5 +456,71 @@ impl CronCluster {
                 self.world.breaks(format!("Forbid: {uid} begins its work beside {other}"));
             }
         }
+    }
+}
+
+impl Shell for CronCluster {
+    type Operator = CronOperator;
+    type What = CronRun;
+    type Object = Cron;
+
+    const DOUBLES: bool = false;
+
+    fn parts(&mut self) -> Parts<'_, CronOperator, CronRun> {
+        let Self { world, operators, flights, .. } = self;
+        Parts { world, operators, flights }
+    }
+
+    fn lists(&mut self, number: usize) {
+        self.operators[number].start(&self.crons, &self.world.jobs, &self.world.pods);
+    }
+
+    fn tells_at(&self, number: usize) -> Option<Timestamp> {
+        self.operators[number].tells_at(&self.crons, &self.world.jobs, &self.world.pods)
+    }
+
+    fn told(&mut self, number: usize) -> bool {
+        let now = self.world.now;
+        self.operators[number].tell(&self.crons, &self.world.jobs, &self.world.pods, now)
+    }
+
+    fn learns(&mut self, flight: Flight<Write>, answer: Answer<Cron>) {
+        let now = self.world.now;
+        self.operators[flight.operator].learn(&flight.write, answer, now);
+        self.goes_on(flight.operator);
+    }
+
+    fn write(&mut self, operator: usize, write: &Write) -> Answer<Cron> {
+        if self.world.down_for().is_some() {
+            return Answer::Nothing;
+        }
+        let answer = match write {
+            Write::Read => match self.crons.get(CRON) {
+                Some(cron) => return Answer::Object(cron.clone()),
+                None => return Answer::NotFound,
+            },
+            Write::ReadJob { instant } => {
+                let name = names::cron_job(CRON, CRON_UID, *instant);
+                return self.world.jobs.get(&name).map_or(Answer::NotFound, |job| Answer::Job(job.clone()));
+            }
+            Write::Finalizer { version, on } => self.finalizer(version, *on),
+            Write::Create { instant, spec, now } => self.create(*instant, *spec, *now),
+            Write::Status { version, status, told, spec, generation } => {
+                self.status(operator, version, status, told, *spec, *generation)
+            }
+            Write::Delete { name, uid, version, foreground } => {
+                Answer::of(self.world.remove_job(name, Some(uid), version.as_deref(), *foreground))
+            }
+            Write::Pod { name, uid } => Answer::of(self.world.end_pod(name, uid)),
+            Write::LetGo { name, uid } => match self.world.jobs.get(name).filter(|job| &job.uid == uid) {
+                Some(_) => {
+                    self.let_go(name);
+                    Answer::Done
+                }
+                None => Answer::NotFound,
+            },
+        };
+        self.writes += usize::from(!answer.refuses());
+        answer
     }
 }

@@ -7,8 +7,9 @@ use stoker_core::daemon_job::{self, Look, NewJob};
 use stoker_core::fan_out::{Fate, NodeKey, Record};
 use stoker_core::kept::{Kept, Upkeep};
 
-use crate::keeper::{Kind, OWN, OWN_UID, Own, Sabotage, Seen, Wanted, Wants};
+use crate::keeper::{Kind, Sabotage, Seen, Wanted, Wants};
 use crate::kept::{KeptCluster, Promises};
+use crate::kept_object::{OWN, OWN_UID, Own};
 use crate::world::JobTruth;
 
 /// Watches tell that a node has left by then, and requests that came before have arrived.

@@ -8,8 +8,9 @@ use stoker_api::{JobFlowSpec, JobFlowStatus, StepCondition, StepState, StepStatu
 use stoker_core::flow::{self, Flow, Look, NewJob, ON_EXIT, ON_FAILURE, Templates, Troubles};
 use stoker_core::kept::{Kept, Upkeep};
 
-use crate::keeper::{Kind, OWN, OWN_UID, Own, Sabotage, Seen, Wanted, Wants};
+use crate::keeper::{Kind, Sabotage, Seen, Wanted, Wants};
 use crate::kept::{KeptCluster, Promises};
+use crate::kept_object::{OWN, OWN_UID, Own};
 use crate::world::{JobTruth, said};
 
 /// JobFlow.

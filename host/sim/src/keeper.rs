@@ -8,14 +8,14 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use stoker_api::keys;
-use stoker_core::PodView;
 use stoker_core::fan_out::NodeView;
 use stoker_core::kept::{Kept, Upkeep};
 use stoker_core::pool::JobView;
 
-use crate::cron_operator::{PATIENCE, PLAN_HOLDS};
+use crate::kept_object::{Node, OWN, Own, Stores};
 use crate::known::Known;
-use crate::store::{Object, Store, View};
+use crate::shell::{Answer, Channel, Driven, PLAN_HOLDS, Pulse};
+use crate::store::{Object as _, View};
 
 /// What was done about an object that goes is waited for so long.
 const LEAVING: SignedDuration = SignedDuration::from_secs(5);
@@ -31,11 +31,6 @@ const MOMENT: SignedDuration = SignedDuration::from_millis(2);
 
 /// Annotations by which a Job says what it is for.
 const PART: [&str; 5] = [keys::STEP, keys::NODE, keys::NODE_UID, keys::RUN, keys::ATTEMPT];
-
-/// Name of the object.
-pub const OWN: &str = "own";
-/// Its UID.
-pub const OWN_UID: &str = "0b3c";
 
 /// A kind of object whose Jobs are kept: what the operator asks core.
 pub trait Kind: Clone + Debug + PartialEq + 'static {
@@ -99,125 +94,6 @@ pub struct Wants<K: Kind> {
     pub wake_at: Option<Timestamp>,
 }
 
-/// The object.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Own<K: Kind> {
-    version: String,
-    /// Goes up with each change of the spec, and with the deletion.
-    pub generation: i64,
-    /// Its annotations.
-    pub annotations: BTreeMap<String, String>,
-    /// The spec.
-    pub spec: K::Spec,
-    /// The status.
-    pub status: K::Status,
-    /// It has Stoker's finalizer.
-    pub finalizer: bool,
-    /// It is being deleted.
-    pub deleted: bool,
-}
-
-impl<K: Kind> Own<K> {
-    /// One that was just created.
-    pub fn new(spec: K::Spec, annotations: BTreeMap<String, String>) -> Self {
-        let (version, status) = (String::new(), K::Status::default());
-        Self { version, generation: 1, annotations, spec, status, finalizer: false, deleted: false }
-    }
-
-    fn number(&self) -> u64 {
-        self.version.parse().unwrap_or(0)
-    }
-}
-
-impl<K: Kind> Object for Own<K> {
-    fn name(&self) -> &str {
-        OWN
-    }
-
-    fn uid(&self) -> &str {
-        OWN_UID
-    }
-
-    fn version(&self) -> &str {
-        &self.version
-    }
-
-    fn set_version(&mut self, version: String) {
-        self.version = version;
-    }
-
-    fn terminating(&self) -> bool {
-        self.deleted
-    }
-
-    fn terminate(&mut self) {
-        self.generation += i64::from(!self.deleted);
-        self.deleted = true;
-    }
-
-    fn lingers(&self) -> bool {
-        self.finalizer
-    }
-}
-
-/// A node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Node {
-    /// As it is seen.
-    pub view: NodeView,
-    version: String,
-}
-
-impl Node {
-    /// One of some name and UID, Ready.
-    pub fn new(name: &str, uid: &str) -> Self {
-        let (name, uid) = (name.to_owned(), uid.to_owned());
-        let view = NodeView { name, uid, ready: true, ..NodeView::default() };
-        Self { view, version: String::new() }
-    }
-}
-
-impl Object for Node {
-    fn name(&self) -> &str {
-        &self.view.name
-    }
-
-    fn uid(&self) -> &str {
-        &self.view.uid
-    }
-
-    fn version(&self) -> &str {
-        &self.version
-    }
-
-    fn set_version(&mut self, version: String) {
-        self.version = version;
-    }
-
-    fn terminating(&self) -> bool {
-        false
-    }
-
-    fn terminate(&mut self) {}
-
-    fn lingers(&self) -> bool {
-        false
-    }
-}
-
-/// The truth that an operator's watches tell of.
-#[derive(Clone, Copy)]
-pub struct Stores<'a, K: Kind> {
-    /// The object.
-    pub objects: &'a Store<Own<K>>,
-    /// Its Jobs.
-    pub jobs: &'a Store<JobView>,
-    /// Their pods.
-    pub pods: &'a Store<PodView>,
-    /// The nodes.
-    pub nodes: &'a Store<Node>,
-}
-
 /// A request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write<K: Kind> {
@@ -259,39 +135,6 @@ impl<K: Kind> Write<K> {
             Self::Status { status, .. } => format!("status {}", K::words(status)),
             other => format!("{other:?}"),
         }
-    }
-}
-
-/// The API server's answer.
-#[derive(Clone, PartialEq)]
-pub enum Answer<K: Kind> {
-    /// It is done.
-    Done,
-    /// The object, as it is or became.
-    Object(Arc<Own<K>>),
-    /// The Job, as it is.
-    Job(Arc<JobView>),
-    /// The name is taken.
-    Existed,
-    /// There is none.
-    NotFound,
-    /// It has changed.
-    Conflict,
-    /// None came.
-    Nothing,
-}
-
-impl<K: Kind> Debug for Answer<K> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Done => "done",
-            Self::Object(_) => "the object",
-            Self::Job(_) => "a Job",
-            Self::Existed => "existed",
-            Self::NotFound => "not found",
-            Self::Conflict => "conflict",
-            Self::Nothing => "nothing",
-        })
     }
 }
 
@@ -340,28 +183,17 @@ struct Letter<K: Kind> {
 /// An operator.
 #[derive(Clone, Debug)]
 pub struct Keeper<K: Kind> {
-    /// Number of this life.
-    pub life: u64,
     /// Which operator it is.
     pub number: usize,
-    /// It runs.
-    pub alive: bool,
     /// How far its clock is ahead.
     pub clock: SignedDuration,
     /// How late its watches tell of the object, Jobs, pods and nodes.
     pub delays: [SignedDuration; 4],
-    /// When it looks next.
-    pub looks_at: Option<Timestamp>,
-    /// When its watches tell something next.
-    pub telling: Option<Timestamp>,
-    /// Something asked for a look while it was busy.
-    pub again: bool,
     /// How often it has looked.
     pub looks: usize,
     /// What it does wrong.
     pub sabotage: Option<Sabotage>,
-    /// The requests that it waits for: that of its look, and that of its status.
-    pub flights: [Option<u64>; 2],
+    pulse: Pulse,
     objects: View<Own<K>>,
     known: Known,
     nodes: View<Node>,
@@ -382,17 +214,12 @@ impl<K: Kind> Keeper<K> {
     /// One that has not started yet.
     pub fn new(number: usize) -> Self {
         Self {
-            life: 0,
             number,
-            alive: false,
             clock: SignedDuration::ZERO,
             delays: [SignedDuration::ZERO; 4],
-            looks_at: None,
-            telling: None,
-            again: false,
             looks: 0,
             sabotage: None,
-            flights: [None; 2],
+            pulse: Pulse::default(),
             objects: View::default(),
             known: Known::default(),
             nodes: View::default(),
@@ -410,27 +237,10 @@ impl<K: Kind> Keeper<K> {
 
     /// It starts: it lists everything, and remembers nothing.
     pub fn start(&mut self, stores: Stores<'_, K>) {
-        self.alive = true;
+        self.pulse.begin();
         self.objects.relist(stores.objects);
         self.known.relist(stores.jobs, stores.pods);
         self.nodes.relist(stores.nodes);
-    }
-
-    /// It dies.
-    pub fn die(&mut self) {
-        *self = Self {
-            life: self.life + 1,
-            clock: self.clock,
-            delays: self.delays,
-            looks: self.looks,
-            sabotage: self.sabotage,
-            ..Self::new(self.number)
-        };
-    }
-
-    /// It carries out a look.
-    pub fn busy(&self) -> bool {
-        self.looking.is_some()
     }
 
     fn sabotages(&self, what: Sabotage) -> bool {
@@ -474,62 +284,6 @@ impl<K: Kind> Keeper<K> {
         }
     }
 
-    /// It looks. Returns what it wants, in words.
-    pub fn look(&mut self, true_now: Timestamp) -> String {
-        self.looks += 1;
-        let now = true_now + self.clock;
-        let shown = self.objects.get(OWN).cloned();
-        let object = shown.map(|shown| self.newest(shown));
-        if object.is_none() {
-            self.latest = None;
-        }
-        let (jobs, pods) = self.known.seen();
-        let none = Vec::new();
-        let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
-        let kept: Vec<Kept<'_>> = jobs.iter().map(|job| Kept { job, pods: of(job) }).collect();
-        let mut looking = Looking {
-            object: object.clone(),
-            began: true_now,
-            left: VecDeque::new(),
-            letter: None,
-            any: false,
-            failed: false,
-            wake: None,
-            wait: None,
-        };
-        let words = match &object {
-            // Jobs without their owner: is it gone?
-            None if !kept.is_empty() => {
-                looking.left.push_back(Write::Read);
-                "sees Jobs and no object".to_owned()
-            }
-            None => "sees nothing".to_owned(),
-            Some(own) if !own.deleted && !own.finalizer => {
-                looking.left.push_back(Write::Finalizer { version: own.version.clone(), on: true });
-                "sees a new object".to_owned()
-            }
-            Some(own) if own.deleted && !own.finalizer => "sees an object that is let go".to_owned(),
-            Some(own) if own.deleted => {
-                let deeds = K::farewell(&kept);
-                let words = format!("bids farewell: {deeds:?}");
-                if deeds.is_empty() {
-                    looking.left.push_back(Write::Finalizer { version: own.version.clone(), on: false });
-                } else {
-                    looking.left.extend(deeds.into_iter().map(Write::Upkeep));
-                    looking.wait = Some(LEAVING);
-                }
-                words
-            }
-            Some(own) => self.plan(&mut looking, own, &kept, now, true_now),
-        };
-        self.looking = Some(looking);
-        let job = |job: &JobView| {
-            let ended = job.finished.as_ref().map(|finished| finished.well);
-            format!("{} active {} ended {ended:?} deleted {:?}", job.name, job.active, job.deleted_at)
-        };
-        format!("sees {:?}, {words}", jobs.iter().map(job).collect::<Vec<_>>())
-    }
-
     fn plan(
         &mut self,
         looking: &mut Looking<K>,
@@ -545,7 +299,7 @@ impl<K: Kind> Keeper<K> {
         let mut wants =
             K::plan(&Seen { own, jobs: kept, nodes: &nodes, taken: &taken, sabotage: self.sabotage }, now);
         if wants.delete {
-            looking.left.push_back(Write::Delete { version: own.version.clone() });
+            looking.left.push_back(Write::Delete { version: own.version().to_owned() });
             looking.wait = Some(LEAVING);
             return "deletes the object".to_owned();
         }
@@ -585,20 +339,8 @@ impl<K: Kind> Keeper<K> {
         words
     }
 
-    /// The next request of its look; none = it is carried out.
-    pub fn next_write(&mut self, now: Timestamp) -> Option<Write<K>> {
-        let looking = self.looking.as_mut()?;
-        let late = now.duration_since(looking.began) > PLAN_HOLDS;
-        while let Some(write) = looking.left.pop_front() {
-            if !(late && matches!(write, Write::Create(_))) {
-                return Some(write);
-            }
-        }
-        None
-    }
-
     /// Takes note of the answer to a request of its look.
-    pub fn learn(&mut self, write: Write<K>, answer: Answer<K>, now: Timestamp) {
+    pub fn learn(&mut self, write: Write<K>, answer: Answer<Own<K>>, now: Timestamp) {
         let Some(mut looking) = self.looking.take() else { return };
         match (write, answer) {
             (Write::Read, answer) => self.read(&mut looking, answer),
@@ -631,7 +373,7 @@ impl<K: Kind> Keeper<K> {
         self.looking = Some(looking);
     }
 
-    fn read(&mut self, looking: &mut Looking<K>, answer: Answer<K>) {
+    fn read(&mut self, looking: &mut Looking<K>, answer: Answer<Own<K>>) {
         match (answer, looking.object.clone()) {
             (Answer::Object(latest), Some(own)) if latest.generation == own.generation && !latest.deleted => {
                 let wanted = |write: &Write<K>| match write {
@@ -656,33 +398,9 @@ impl<K: Kind> Keeper<K> {
         looking.left.retain(|write| !matches!(write, Write::Create(_)));
     }
 
-    /// Ends a look. Returns how long it waits until the next one.
-    pub fn rest(&mut self, true_now: Timestamp) -> Option<SignedDuration> {
-        let done = self.looking.take()?;
-        let more = std::mem::take(&mut self.again).then_some(MOMENT);
-        if done.any && !done.failed {
-            // The status is to tell of them, too.
-            return Some(MOMENT);
-        }
-        if done.object.is_some_and(|own| own.finalizer && !own.deleted) {
-            // What changed may have changed back meanwhile.
-            self.letter = done.letter;
-        }
-        let wait = if done.failed {
-            self.failures += 1;
-            Some(SignedDuration::from_secs(1 << (self.failures.min(2) - 1)))
-        } else {
-            self.failures = 0;
-            let until = |at: Timestamp| at.duration_since(true_now + self.clock).max(SignedDuration::ZERO);
-            let wake = done.wake.map(|at| (until(at) + MOMENT).min(RARELY));
-            [wake, done.wait].into_iter().flatten().min()
-        };
-        [wait, more].into_iter().flatten().min()
-    }
-
     /// How long until there is a status to write; None = there is none, or one is being written.
     pub fn posts_in(&self, now: Timestamp) -> Option<SignedDuration> {
-        let letter = self.letter.as_ref().filter(|_| self.flights[1].is_none())?;
+        let letter = self.letter.as_ref().filter(|_| !self.pulse.waits(Channel::Status))?;
         let period = self.posted.filter(|_| !letter.urgent).map(|posted| posted + STATUS_PERIOD);
         let at = [period, self.posts_after].into_iter().flatten().max();
         Some(at.map_or(SignedDuration::ZERO, |at| at.duration_since(now).max(SignedDuration::ZERO)))
@@ -695,7 +413,7 @@ impl<K: Kind> Keeper<K> {
         let latest = self.latest.clone().filter(|latest| latest.number() > letter.object.number());
         let base = latest.unwrap_or(letter.object);
         let status = Box::new(letter.status);
-        (base.status == letter.before).then(|| Write::Status { version: base.version.clone(), status })
+        (base.status == letter.before).then(|| Write::Status { version: base.version().to_owned(), status })
     }
 
     /// Takes note of the answer to a status that was written. A request to make next, and how long to wait with the look
@@ -703,7 +421,7 @@ impl<K: Kind> Keeper<K> {
     pub fn posted(
         &mut self,
         write: &Write<K>,
-        answer: Answer<K>,
+        answer: Answer<Own<K>>,
         now: Timestamp,
     ) -> (Option<Write<K>>, Option<SignedDuration>) {
         match (write, answer) {
@@ -724,8 +442,132 @@ impl<K: Kind> Keeper<K> {
     }
 }
 
-/// How long it waits for an answer.
-pub(crate) const WAITS: SignedDuration = PATIENCE;
+impl<K: Kind> Driven for Keeper<K> {
+    type Write = Write<K>;
+
+    fn pulse(&mut self) -> &mut Pulse {
+        &mut self.pulse
+    }
+
+    fn set_clock(&mut self, ahead: SignedDuration) {
+        self.clock = ahead;
+    }
+
+    fn set_delay(&mut self, watch: Option<usize>, late: SignedDuration) {
+        match watch {
+            Some(watch) => self.delays[watch] = late,
+            None => self.delays = [late; 4],
+        }
+    }
+
+    fn die(&mut self) {
+        *self = Self {
+            pulse: self.pulse.next(),
+            clock: self.clock,
+            delays: self.delays,
+            looks: self.looks,
+            sabotage: self.sabotage,
+            ..Self::new(self.number)
+        };
+    }
+
+    fn busy(&self) -> bool {
+        self.looking.is_some()
+    }
+
+    fn look(&mut self, true_now: Timestamp) -> String {
+        self.looks += 1;
+        let now = true_now + self.clock;
+        let shown = self.objects.get(OWN).cloned();
+        let object = shown.map(|shown| self.newest(shown));
+        if object.is_none() {
+            self.latest = None;
+        }
+        let (jobs, pods) = self.known.seen();
+        let none = Vec::new();
+        let of = |job: &JobView| pods.get(&job.uid).unwrap_or(&none).as_slice();
+        let kept: Vec<Kept<'_>> = jobs.iter().map(|job| Kept { job, pods: of(job) }).collect();
+        let mut looking = Looking {
+            object: object.clone(),
+            began: true_now,
+            left: VecDeque::new(),
+            letter: None,
+            any: false,
+            failed: false,
+            wake: None,
+            wait: None,
+        };
+        let words = match &object {
+            // Jobs without their owner: is it gone?
+            None if !kept.is_empty() => {
+                looking.left.push_back(Write::Read);
+                "sees Jobs and no object".to_owned()
+            }
+            None => "sees nothing".to_owned(),
+            Some(own) if !own.deleted && !own.finalizer => {
+                looking.left.push_back(Write::Finalizer { version: own.version().to_owned(), on: true });
+                "sees a new object".to_owned()
+            }
+            Some(own) if own.deleted && !own.finalizer => "sees an object that is let go".to_owned(),
+            Some(own) if own.deleted => {
+                let deeds = K::farewell(&kept);
+                let words = format!("bids farewell: {deeds:?}");
+                if deeds.is_empty() {
+                    looking.left.push_back(Write::Finalizer { version: own.version().to_owned(), on: false });
+                } else {
+                    looking.left.extend(deeds.into_iter().map(Write::Upkeep));
+                    looking.wait = Some(LEAVING);
+                }
+                words
+            }
+            Some(own) => self.plan(&mut looking, own, &kept, now, true_now),
+        };
+        self.looking = Some(looking);
+        let job = |job: &JobView| {
+            let ended = job.finished.as_ref().map(|finished| finished.well);
+            format!("{} active {} ended {ended:?} deleted {:?}", job.name, job.active, job.deleted_at)
+        };
+        format!("sees {:?}, {words}", jobs.iter().map(job).collect::<Vec<_>>())
+    }
+
+    fn next_write(&mut self, now: Timestamp) -> Option<Write<K>> {
+        let looking = self.looking.as_mut()?;
+        let late = now.duration_since(looking.began) > PLAN_HOLDS;
+        while let Some(write) = looking.left.pop_front() {
+            if !(late && matches!(write, Write::Create(_))) {
+                return Some(write);
+            }
+        }
+        None
+    }
+
+    fn rest(&mut self, true_now: Timestamp) -> Option<SignedDuration> {
+        let done = self.looking.take()?;
+        let more = self.pulse.take_again().then_some(MOMENT);
+        if done.any && !done.failed {
+            // The status is to tell of them, too.
+            return Some(MOMENT);
+        }
+        if done.object.is_some_and(|own| own.finalizer && !own.deleted) {
+            // What changed may have changed back meanwhile.
+            self.letter = done.letter;
+        }
+        let wait = if done.failed {
+            self.failures += 1;
+            Some(SignedDuration::from_secs(1 << (self.failures.min(2) - 1)))
+        } else {
+            self.failures = 0;
+            let until = |at: Timestamp| at.duration_since(true_now + self.clock).max(SignedDuration::ZERO);
+            let wake = done.wake.map(|at| (until(at) + MOMENT).min(RARELY));
+            [wake, done.wait].into_iter().flatten().min()
+        };
+        [wait, more].into_iter().flatten().min()
+    }
+
+    fn words(write: &Write<K>) -> String {
+        write.words()
+    }
+}
 
 /// The name of a Job that is asked for.
 pub(crate) fn name(body: &Value) -> &str {

@@ -2,7 +2,7 @@
 //! all that late. Everything goes on by itself as time passes; the stories say what goes wrong. What holds for each kind
 //! of such an object is checked here at each request; what holds for one kind stands with the kind.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -10,8 +10,10 @@ use stoker_api::keys;
 use stoker_core::kept::Upkeep;
 use stoker_core::pool::JobView;
 
-use crate::keeper::{Answer, Keeper, Kind, Node, OWN, Own, Sabotage, Stores, WAITS, Wanted, Write, name};
-use crate::store::{Object as _, Refusal, Store};
+use crate::keeper::{Keeper, Kind, Sabotage, Wanted, Write, name};
+use crate::kept_object::{Node, OWN, Own, Stores};
+use crate::shell::{Answer, Channel, Driven as _, Flight, Flights, Parts, Shell};
+use crate::store::{Object as _, Store};
 use crate::world::{Due, JobTruth, Moment, Work, World, milliseconds};
 
 /// By then every request has arrived, and every watch has told what came of it.
@@ -31,18 +33,6 @@ pub trait Promises: Kind {
     fn recorded(status: &Self::Status, job: &JobTruth<Wanted<Self>>) -> Result<(), String>;
 }
 
-/// A request on its way.
-struct Flight<K: Kind> {
-    operator: usize,
-    life: u64,
-    /// 0 = of its look, 1 = of its status.
-    channel: usize,
-    write: Write<K>,
-    answered: bool,
-    /// How often it is still to arrive, or to be given up.
-    ends: u32,
-}
-
 /// The truth, and those who see it late.
 pub struct KeptCluster<K: Kind> {
     /// Jobs and pods.
@@ -59,8 +49,7 @@ pub struct KeptCluster<K: Kind> {
     pub calm_since: Timestamp,
     /// When nodes left, by UID.
     pub left: BTreeMap<String, Timestamp>,
-    flights: HashMap<u64, Flight<K>>,
-    flown: u64,
+    flights: Flights<Write<K>>,
 }
 
 impl<K: Promises> KeptCluster<K> {
@@ -74,13 +63,12 @@ impl<K: Promises> KeptCluster<K> {
             writes: 0,
             calm_since: start,
             left: BTreeMap::new(),
-            flights: HashMap::new(),
-            flown: 0,
+            flights: Flights::default(),
         };
         // The store is empty.
         cluster.objects.create(own).ok();
         for operator in 0..operators {
-            cluster.at_once(Moment::Starts(operator));
+            cluster.world.due(SignedDuration::ZERO, Due::Operator(Moment::Starts(operator)));
         }
         cluster
     }
@@ -98,10 +86,6 @@ impl<K: Promises> KeptCluster<K> {
     /// All operators break a rule from now on.
     pub fn sabotage(&mut self, what: Sabotage) {
         self.operators.iter_mut().for_each(|operator| operator.sabotage = Some(what));
-    }
-
-    fn at_once(&mut self, moment: Moment) {
-        self.world.due(SignedDuration::ZERO, Due::Operator(moment));
     }
 
     fn disturbed(&mut self) {
@@ -131,24 +115,18 @@ impl<K: Promises> KeptCluster<K> {
     pub fn heal(&mut self) {
         self.trouble(0);
         self.world.comes_up();
-        for operator in 0..self.operators.len() {
-            self.operators[operator].delays = [milliseconds(50); 4];
-            self.operators[operator].clock = SignedDuration::ZERO;
-            self.at_once(Moment::Starts(operator));
-        }
-        self.notice();
+        self.mend_operators();
     }
 
     /// An operator dies; another takes its place after a while.
     pub fn crash(&mut self, operator: usize, time: SignedDuration) {
-        self.operators[operator].die();
-        self.world.due(time, Due::Operator(Moment::Starts(operator)));
+        self.replace(operator, time);
         self.disturbed();
     }
 
     /// What an operator's watches tell comes so late from now on: of the object, Jobs, pods and nodes.
     pub fn delay(&mut self, operator: usize, watch: usize, time: SignedDuration) {
-        self.operators[operator].delays[watch] = time;
+        self.operators[operator].set_delay(Some(watch), time);
         self.notice();
     }
 
@@ -189,20 +167,14 @@ impl<K: Promises> KeptCluster<K> {
 
     /// Somebody deletes a Job, chosen by a number: in the foreground, or in the background.
     pub fn delete_job(&mut self, choice: usize, foreground: bool) {
-        if let Some(name) = self.world.jobs.some(choice) {
-            self.world.tell(|| format!("{name} is deleted by hand, foreground {foreground}"));
-            self.world.remove_job(&name, None, None, foreground).ok();
-            self.notice();
-        }
+        self.world.remove_some_job(choice, foreground);
+        self.notice();
     }
 
     /// Somebody deletes a pod, chosen by a number.
     pub fn delete_pod(&mut self, choice: usize) {
-        if let Some(name) = self.world.pods.some(choice) {
-            self.world.tell(|| format!("{name} is deleted by hand"));
-            self.world.remove_pod(&name);
-            self.notice();
-        }
+        self.world.remove_some_pod(choice);
+        self.notice();
     }
 
     /// A node joins.
@@ -234,7 +206,7 @@ impl<K: Promises> KeptCluster<K> {
             self.objects.set_time(self.world.now);
             self.nodes.set_time(self.world.now);
             match due {
-                Due::Operator(moment) => self.happens(moment),
+                Due::Operator(moment) => self.drive(moment),
                 due => drop(self.world.happens(due)),
             }
             self.notice();
@@ -243,237 +215,9 @@ impl<K: Promises> KeptCluster<K> {
         self.nodes.set_time(self.world.now);
     }
 
-    /// Watches have something to tell that was not there before.
-    fn notice(&mut self) {
-        let down = self.world.down_for().unwrap_or_default();
-        for number in 0..self.operators.len() {
-            let Self { operators, world, objects, nodes, .. } = self;
-            let Some(operator) = operators.get_mut(number).filter(|o| o.alive) else { continue };
-            let stores = Stores { objects, jobs: &world.jobs, pods: &world.pods, nodes };
-            let Some(next) = operator.tells_at(stores) else { continue };
-            let next = next.max(world.now + down);
-            if operator.telling.is_none_or(|at| at > next) {
-                operator.telling = Some(next);
-                world.due(next.duration_since(world.now), Due::Operator(Moment::Tells(number)));
-            }
-        }
-    }
-
-    // Operators.
-
-    fn happens(&mut self, moment: Moment) {
-        match moment {
-            Moment::Arrives(flight) => self.arrives(flight),
-            Moment::TimesOut(flight) => self.times_out(flight),
-            Moment::Looks(operator, life) => self.looks(operator, life),
-            Moment::Posts(operator, life) => self.posts(operator, life),
-            Moment::Tells(operator) => self.tells(operator),
-            Moment::Starts(operator) => self.starts(operator),
-        }
-    }
-
-    fn starts(&mut self, number: usize) {
-        if let Some(wait) = self.world.down_for() {
-            return self.world.due(wait, Due::Operator(Moment::Starts(number)));
-        }
-        let Self { operators, world, objects, nodes, .. } = self;
-        if let Some(operator) = operators.get_mut(number).filter(|o| !o.alive) {
-            operator.start(Stores { objects, jobs: &world.jobs, pods: &world.pods, nodes });
-        }
-        self.ask_for_look(number, milliseconds(1));
-    }
-
-    fn ask_for_look(&mut self, number: usize, wait: SignedDuration) {
-        let at = self.world.now + wait;
-        let operator = &mut self.operators[number];
-        if operator.alive && operator.looks_at.is_none_or(|before| at < before) {
-            operator.looks_at = Some(at);
-            self.world.due(wait, Due::Operator(Moment::Looks(number, operator.life)));
-        }
-    }
-
-    fn tells(&mut self, number: usize) {
-        let down = self.world.down_for().is_some();
-        let Self { operators, world, objects, nodes, .. } = self;
-        let Some(operator) = operators.get_mut(number).filter(|o| o.alive) else { return };
-        operator.telling = None;
-        let stores = Stores { objects, jobs: &world.jobs, pods: &world.pods, nodes };
-        if !down && operator.tell(stores, world.now) {
-            self.ask_for_look(number, milliseconds(1));
-        }
-    }
-
-    fn looks(&mut self, number: usize, life: u64) {
-        let now = self.world.now;
-        let operator = &mut self.operators[number];
-        if !operator.alive || operator.life != life || operator.looks_at.is_none_or(|at| at > now) {
-            return;
-        }
-        operator.looks_at = None;
-        if operator.busy() {
-            operator.again = true;
-            return;
-        }
-        let words = operator.look(now);
-        self.world.tell(|| format!("operator {number} {words}"));
-        self.goes_on(number);
-    }
-
-    /// An operator makes the next request of its look, or rests.
-    fn goes_on(&mut self, number: usize) {
-        let now = self.world.now;
-        let operator = &mut self.operators[number];
-        match operator.next_write(now) {
-            Some(write) => self.send(number, 0, write),
-            None => {
-                if let Some(wait) = operator.rest(now) {
-                    self.ask_for_look(number, wait);
-                }
-                self.ask_for_post(number);
-            }
-        }
-    }
-
-    fn ask_for_post(&mut self, number: usize) {
-        let operator = &self.operators[number];
-        if let Some(wait) = operator.posts_in(self.world.now) {
-            self.world.due(wait, Due::Operator(Moment::Posts(number, operator.life)));
-        }
-    }
-
-    fn posts(&mut self, number: usize, life: u64) {
-        let now = self.world.now;
-        let operator = &mut self.operators[number];
-        if operator.life != life || !operator.alive || operator.posts_in(now) != Some(SignedDuration::ZERO) {
-            return;
-        }
-        match operator.post(now) {
-            Some(write) => self.send(number, 1, write),
-            None => self.ask_for_look(number, milliseconds(1)),
-        }
-    }
-
-    fn send(&mut self, number: usize, channel: usize, write: Write<K>) {
-        let (latency, answered, lost, doubled) = if self.world.troubled() {
-            let latency = milliseconds(self.world.chance(14_900) as i64);
-            (latency, self.world.chance(3) > 0, self.world.chance(4) == 0, self.world.chance(3) == 0)
-        } else {
-            (milliseconds(1 + self.world.chance(30) as i64), true, false, false)
-        };
-        self.flown += 1;
-        let id = self.flown;
-        if !lost {
-            self.world.due(latency, Due::Operator(Moment::Arrives(id)));
-        }
-        if doubled {
-            let again = milliseconds(self.world.chance(14_900) as i64);
-            self.world.due(again, Due::Operator(Moment::Arrives(id)));
-        }
-        self.world.due(WAITS, Due::Operator(Moment::TimesOut(id)));
-        let operator = &mut self.operators[number];
-        operator.flights[channel] = Some(id);
-        let ends = 1 + u32::from(!lost) + u32::from(doubled);
-        let flight = Flight { operator: number, life: operator.life, channel, write, answered, ends };
-        self.flights.insert(id, flight);
-    }
-
-    fn arrives(&mut self, id: u64) {
-        let Some(flight) = self.flights.get(&id) else { return };
-        let (number, write, answered) = (flight.operator, flight.write.clone(), flight.answered);
-        let answer = self.write(&write);
-        self.world.tell(|| format!("operator {number}: {} -> {answer:?}", write.words()));
-        if answered {
-            self.learns(id, answer);
-        }
-        self.ends(id);
-    }
-
-    fn times_out(&mut self, id: u64) {
-        self.learns(id, Answer::Nothing);
-        self.ends(id);
-    }
-
-    fn ends(&mut self, id: u64) {
-        if let Some(flight) = self.flights.get_mut(&id) {
-            flight.ends -= 1;
-            if flight.ends == 0 {
-                self.flights.remove(&id);
-            }
-        }
-    }
-
-    /// An operator takes note of an answer, if it still waits for it.
-    fn learns(&mut self, id: u64, answer: Answer<K>) {
-        let Some(flight) = self.flights.get(&id) else { return };
-        let (number, channel, write) = (flight.operator, flight.channel, flight.write.clone());
-        let now = self.world.now;
-        let operator = &mut self.operators[number];
-        if operator.life != flight.life || operator.flights[channel] != Some(id) {
-            return;
-        }
-        operator.flights[channel] = None;
-        if channel == 0 {
-            operator.learn(write, answer, now);
-            return self.goes_on(number);
-        }
-        let (next, wait) = operator.posted(&write, answer, now);
-        if let Some(wait) = wait {
-            self.ask_for_look(number, wait);
-        }
-        match next {
-            Some(write) => self.send(number, 1, write),
-            None => self.ask_for_post(number),
-        }
-    }
-
     // The API server.
 
-    fn write(&mut self, write: &Write<K>) -> Answer<K> {
-        if self.world.down_for().is_some() {
-            return Answer::Nothing;
-        }
-        let done = |result: Result<(), Refusal>| match result {
-            Ok(()) => Answer::Done,
-            Err(Refusal::NotFound) => Answer::NotFound,
-            Err(_) => Answer::Conflict,
-        };
-        let answer = match write {
-            Write::Read => {
-                return self.objects.get(OWN).map_or(Answer::NotFound, |own| Answer::Object(own.clone()));
-            }
-            Write::ReadJob(wanted) => {
-                let job = self.world.jobs.get(name(&wanted.body));
-                return job.map_or(Answer::NotFound, |job| Answer::Job(job.clone()));
-            }
-            Write::Finalizer { version, on } => self.finalizer(version, *on),
-            Write::Create(wanted) => self.create(wanted),
-            Write::Status { version, status } => self.status(version, status),
-            Write::Delete { version } => {
-                let deleted = self.objects.delete(OWN, None, Some(version)).map(drop);
-                self.disown();
-                done(deleted)
-            }
-            Write::Upkeep(Upkeep::Delete { name, uid, version }) => {
-                done(self.world.remove_job(name, Some(uid), version.as_deref(), true))
-            }
-            Write::Upkeep(Upkeep::EndPod { pod, uid }) => {
-                match self.world.pods.get(pod).filter(|pod| &pod.uid == uid) {
-                    Some(_) => {
-                        self.world.remove_pod(pod);
-                        Answer::Done
-                    }
-                    None => Answer::NotFound,
-                }
-            }
-            Write::Upkeep(Upkeep::LetGo { name, uid }) => self.let_go(name, uid),
-        };
-        if !matches!(answer, Answer::NotFound | Answer::Conflict | Answer::Existed) {
-            self.writes += 1;
-        }
-        answer
-    }
-
-    fn finalizer(&mut self, version: &str, on: bool) -> Answer<K> {
+    fn finalizer(&mut self, version: &str, on: bool) -> Answer<Own<K>> {
         let Some(own) = self.objects.get(OWN) else { return Answer::NotFound };
         if own.version() != version {
             return Answer::Conflict;
@@ -487,7 +231,7 @@ impl<K: Promises> KeptCluster<K> {
         Answer::Done
     }
 
-    fn status(&mut self, version: &str, status: &K::Status) -> Answer<K> {
+    fn status(&mut self, version: &str, status: &K::Status) -> Answer<Own<K>> {
         let Some(own) = self.objects.get(OWN).cloned() else { return Answer::NotFound };
         if own.version() != version {
             return Answer::Conflict;
@@ -501,7 +245,7 @@ impl<K: Promises> KeptCluster<K> {
         }
     }
 
-    fn create(&mut self, wanted: &Wanted<K>) -> Answer<K> {
+    fn create(&mut self, wanted: &Wanted<K>) -> Answer<Own<K>> {
         if self.world.jobs.get(name(&wanted.body)).is_some() {
             return Answer::Existed;
         }
@@ -528,7 +272,7 @@ impl<K: Promises> KeptCluster<K> {
     }
 
     /// A Job is let go, which its outcome must be recorded for (I6).
-    fn let_go(&mut self, name: &str, uid: &str) -> Answer<K> {
+    fn let_go(&mut self, name: &str, uid: &str) -> Answer<Own<K>> {
         let Some(job) = self.world.jobs.get(name).filter(|job| job.uid == uid) else {
             return Answer::NotFound;
         };
@@ -541,6 +285,100 @@ impl<K: Promises> KeptCluster<K> {
         }
         self.world.let_go(name);
         Answer::Done
+    }
+}
+
+impl<K: Promises> Shell for KeptCluster<K> {
+    type Operator = Keeper<K>;
+    type What = Wanted<K>;
+    type Object = Own<K>;
+
+    const DOUBLES: bool = true;
+
+    fn parts(&mut self) -> Parts<'_, Keeper<K>, Wanted<K>> {
+        let Self { world, operators, flights, .. } = self;
+        Parts { world, operators, flights }
+    }
+
+    fn lists(&mut self, number: usize) {
+        let Self { operators, world, objects, nodes, .. } = self;
+        operators[number].start(Stores { objects, jobs: &world.jobs, pods: &world.pods, nodes });
+    }
+
+    fn tells_at(&self, number: usize) -> Option<Timestamp> {
+        let Self { operators, world, objects, nodes, .. } = self;
+        operators[number].tells_at(Stores { objects, jobs: &world.jobs, pods: &world.pods, nodes })
+    }
+
+    fn told(&mut self, number: usize) -> bool {
+        let Self { operators, world, objects, nodes, .. } = self;
+        let stores = Stores { objects, jobs: &world.jobs, pods: &world.pods, nodes };
+        operators[number].tell(stores, world.now)
+    }
+
+    fn learns(&mut self, flight: Flight<Write<K>>, answer: Answer<Own<K>>) {
+        let (number, now) = (flight.operator, self.world.now);
+        let operator = &mut self.operators[number];
+        if flight.channel == Channel::Look {
+            operator.learn(flight.write, answer, now);
+            return self.goes_on(number);
+        }
+        let (next, wait) = operator.posted(&flight.write, answer, now);
+        if let Some(wait) = wait {
+            self.ask_for_look(number, wait);
+        }
+        match next {
+            Some(write) => self.send(number, Channel::Status, write),
+            None => self.rested(number),
+        }
+    }
+
+    fn rested(&mut self, number: usize) {
+        if let Some(wait) = self.operators[number].posts_in(self.world.now) {
+            self.ask_for_post(number, wait);
+        }
+    }
+
+    fn posts(&mut self, number: usize) {
+        let now = self.world.now;
+        let operator = &mut self.operators[number];
+        if operator.posts_in(now) != Some(SignedDuration::ZERO) {
+            return;
+        }
+        match operator.post(now) {
+            Some(write) => self.send(number, Channel::Status, write),
+            None => self.ask_for_look(number, milliseconds(1)),
+        }
+    }
+
+    fn write(&mut self, _: usize, write: &Write<K>) -> Answer<Own<K>> {
+        if self.world.down_for().is_some() {
+            return Answer::Nothing;
+        }
+        let answer = match write {
+            Write::Read => {
+                return self.objects.get(OWN).map_or(Answer::NotFound, |own| Answer::Object(own.clone()));
+            }
+            Write::ReadJob(wanted) => {
+                let job = self.world.jobs.get(name(&wanted.body));
+                return job.map_or(Answer::NotFound, |job| Answer::Job(job.clone()));
+            }
+            Write::Finalizer { version, on } => self.finalizer(version, *on),
+            Write::Create(wanted) => self.create(wanted),
+            Write::Status { version, status } => self.status(version, status),
+            Write::Delete { version } => {
+                let deleted = self.objects.delete(OWN, None, Some(version)).map(drop);
+                self.disown();
+                Answer::of(deleted)
+            }
+            Write::Upkeep(Upkeep::Delete { name, uid, version }) => {
+                Answer::of(self.world.remove_job(name, Some(uid), version.as_deref(), true))
+            }
+            Write::Upkeep(Upkeep::EndPod { pod, uid }) => Answer::of(self.world.end_pod(pod, uid)),
+            Write::Upkeep(Upkeep::LetGo { name, uid }) => self.let_go(name, uid),
+        };
+        self.writes += usize::from(!answer.refuses());
+        answer
     }
 }
 

@@ -314,6 +314,29 @@ impl<W> World<W> {
         Ok(JobView::clone(&made))
     }
 
+    /// Somebody deletes a Job, chosen by a number: in the foreground, or in the background.
+    pub(crate) fn remove_some_job(&mut self, choice: usize, foreground: bool) {
+        if let Some(name) = self.jobs.some(choice) {
+            self.tell(|| format!("{name} is deleted by hand, foreground {foreground}"));
+            self.remove_job(&name, None, None, foreground).ok();
+        }
+    }
+
+    /// Somebody deletes a pod, chosen by a number.
+    pub(crate) fn remove_some_pod(&mut self, choice: usize) {
+        if let Some(name) = self.pods.some(choice) {
+            self.tell(|| format!("{name} is deleted by hand"));
+            self.remove_pod(&name);
+        }
+    }
+
+    /// A pod is deleted, if it is that one.
+    pub(crate) fn end_pod(&mut self, name: &str, uid: &str) -> Result<(), Refusal> {
+        self.pods.get(name).filter(|pod| pod.uid == uid).ok_or(Refusal::NotFound)?;
+        self.remove_pod(name);
+        Ok(())
+    }
+
     /// A Job is deleted, in the foreground or in the background.
     pub(crate) fn remove_job(
         &mut self,
@@ -587,15 +610,5 @@ impl<W> World<W> {
         self.due(wait, Due::Controls(uid.clone()));
         let wait = self.within(500, 700);
         self.due(wait, Due::Collects(uid));
-    }
-}
-
-impl<W> Drop for World<W> {
-    fn drop(&mut self) {
-        if let Ok(file) = std::env::var("SIM_DIGEST") {
-            use std::io::Write as _;
-            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
-            writeln!(file, "{} {} {} {} {:?}", self.random, self.count, self.now, self.truth.len(), self.broken).unwrap();
-        }
     }
 }

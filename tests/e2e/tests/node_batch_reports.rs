@@ -99,7 +99,9 @@ async fn the_example_of_disks_reports_the_real_nodes_and_keeps_its_pods_log() ->
     let disks = NodeBatch { world: &world, name: "disks" };
     let id = disks.run().await?.id;
     disks.over(ExecutionState::Succeeded, "1/1").await?;
-    let used = value(&world, "disks_used_percent", "real", "latest").await?.unwrap();
+    let told = || async { Ok(value(&world, "disks_used_percent", "real", "latest").await?.is_some()) };
+    world.until("disks", "telling how full the disk is", told).await?;
+    let used = value(&world, "disks_used_percent", "real", &id).await?.unwrap();
     assert!((0.0..=100.0).contains(&used), "{used}");
     assert!(value(&world, "disks_free_kibibytes", "real", &id).await?.unwrap() > 0.0);
     let reports = world.reports();
@@ -347,7 +349,7 @@ async fn history_and_age_prune_reports_with_their_metrics() -> Result<()> {
     };
     let old = reported(age, 5.0).await?;
     let first = reported(history, 1.0).await?;
-    assert_eq!(value(&world, "foo_g", name, &first).await?, Some(1.0));
+    until_value(&world, ("foo_g", name, &first), Some(1.0)).await?;
     let second = reported(history, 2.0).await?;
     gone("history", &first).await?;
     until_value(&world, ("foo_g", name, &first), None).await?;

@@ -96,9 +96,13 @@ async fn reconcile<K: Keeper>(shown: Arc<K>, context: Arc<Context>) -> Result<Ne
         (true, false) => Ok(Next::await_change()),
         (true, true) => leave(&context, &object, &mut memory).await,
         (false, false) => {
-            // The object comes again with it.
-            apply::finalizer(&api(&context, &*object), object.meta(), keys::RUNS, true).await?;
-            Ok(Next::await_change())
+            match apply::finalizer(&api(&context, &*object), object.meta(), keys::RUNS, true).await {
+                // The object comes again with it.
+                Ok(_) => Ok(Next::await_change()),
+                // It has just changed, and comes again, too.
+                Err(kube::Error::Api(s)) if s.code == 409 => Ok(Next::requeue(LEAVING)),
+                Err(error) => Err(error.into()),
+            }
         }
         (false, true) => K::look(&context, &object, &mut memory).await,
     }

@@ -39,12 +39,12 @@ async fn main() -> Result<()> {
     let mut table = Table::default();
     match what.as_deref() {
         None => {
-            nodes::measure(&mut table, 1_000, 5).await?;
+            nodes::measure(&mut table, 1_000, 15).await?;
             service::measure(&mut table).await?;
             kills::measure(&mut table, 300).await?;
         }
         Some("nodes") => {
-            nodes::measure(&mut table, number()?.unwrap_or(1_000), number()?.unwrap_or(5)).await?
+            nodes::measure(&mut table, number()?.unwrap_or(1_000), number()?.unwrap_or(15)).await?
         }
         Some("service") => service::measure(&mut table).await?,
         Some("kills") => kills::measure(&mut table, number()?.unwrap_or(300)).await?,

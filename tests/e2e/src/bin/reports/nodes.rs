@@ -30,7 +30,7 @@ const AT_ONCE: usize = 100;
 /// Milliseconds from a pod's end to the pod in its place, of 99 in 100.
 const REFILL: f64 = 50.0;
 
-/// How long pods work: two thirds to four thirds of a time, so that they do not end in step.
+/// How long pods work: a third to five thirds of a time, so that they do not end in step.
 struct Work {
     random: Random,
     milliseconds: u64,
@@ -42,8 +42,8 @@ impl Work {
     }
 
     fn next(&mut self) -> Duration {
-        let spread = self.milliseconds * 2 / 3;
-        Duration::from_millis(spread + self.random.below(spread.max(1)))
+        let third = self.milliseconds / 3;
+        Duration::from_millis(third + self.random.below((4 * third).max(1)))
     }
 }
 
@@ -159,18 +159,18 @@ async fn follow(
 
 /// The yardstick: pods that nobody but Kubernetes looks after, so many at a time, another as soon as one is seen to have
 /// ended. They are made as Stoker makes those of the object, and report nothing.
-async fn bare(world: &World, round: usize, count: usize, seconds: usize) -> Result<Took> {
+async fn bare(world: &World, count: usize, seconds: usize) -> Result<Took> {
     let object = json!({
         "apiVersion": "stoker.dev/v1alpha1",
         "kind": "NodeBatchJob",
-        "metadata": {"name": format!("bare-{round}"), "namespace": world.namespace, "uid": "none"},
+        "metadata": {"name": "bare", "namespace": world.namespace, "uid": "none"},
         "spec": spec(world, None),
     });
     let object: NodeBatchJob = serde_json::from_value(object)?;
     let pod = |n: usize| -> Result<Pod> {
         let node = format!("{}-{n}", world.namespace);
         let new = NewPod {
-            name: format!("bare-{round}-{n}"),
+            name: format!("bare-{n}"),
             node,
             node_uid: String::new(),
             execution: "none".to_owned(),
@@ -213,12 +213,12 @@ async fn emptied(world: &World) -> Result<()> {
 }
 
 /// An execution on all nodes, by hand.
-async fn execution(world: &World, name: &str, count: usize, seconds: usize, reports: bool) -> Result<Took> {
+async fn execution(world: &World, name: &str, count: usize, seconds: usize) -> Result<Took> {
     let batch = NodeBatch { world, name };
     let watch = NodePods::start(world).await?;
     batch.apply(None, fields(AT_ONCE)).await?;
     batch.ask().await?;
-    let took = follow(world, watch, count, Work::of(seconds), reports, || {}).await?;
+    let took = follow(world, watch, count, Work::of(seconds), true, || {}).await?;
     batch.over(ExecutionState::Succeeded, &format!("{count}/{count}")).await?;
     Ok(took)
 }
@@ -229,63 +229,52 @@ pub async fn measure(table: &mut Table, count: usize, seconds: usize) -> Result<
 
 async fn on_nodes(table: &mut Table, world: &World, count: usize, seconds: usize) -> Result<()> {
     let idle = [world.operator().memory()?, world.reports().memory()?];
-    let before = bare(world, 0, count, seconds).await?;
-    let silent = execution(world, "silent", count, seconds, false).await?;
-    world.delete::<NodeBatchJob>("silent").await?;
-    emptied(world).await?;
-
+    let bare = bare(world, count, seconds).await?;
     let (counted, cost) = (Answered::so_far(&world.client).await?, Cost::begin(world)?);
     let used = [processor_time(world.operator().pid())?, processor_time(world.reports().pid())?];
-    let full = execution(world, "full", count, seconds, true).await?;
+    let took = execution(world, "everywhere", count, seconds).await?;
     println!("processor time for each pod, ms: {}", cost.each(count)?);
     let after = let_go(world, &counted, count).await?;
     println!(
-        "{count} nodes, {AT_ONCE} at a time, {seconds} s of work each: {:.1} s with reports, {:.1} s without; bare pods {:.1} s, at most {} in flight",
-        full.all.as_secs_f64(),
-        silent.all.as_secs_f64(),
-        before.all.as_secs_f64(),
-        before.most
+        "{count} nodes, {AT_ONCE} at a time, {seconds} s of work each: {:.1} s; bare pods that report nothing {:.1} s, at most {} in flight",
+        took.all.as_secs_f64(),
+        bare.all.as_secs_f64(),
+        bare.most
     );
     println!(
-        "from a pod's end to the pod in its place, {} of them: {}",
-        full.refills.count(),
-        full.refills.told()
-    );
-    println!(
-        "the same with nobody reporting: {}; of bare pods: {}",
-        silent.refills.told(),
-        before.refills.told()
+        "from a pod's end to the pod in its place: {}; of bare pods: {}",
+        took.refills.told(),
+        bare.refills.told()
     );
     let within = world.operator().metric("stoker_node_batch_refill_seconds_bucket", r#"le="0.05""#)?;
     let all = world.operator().metric("stoker_node_batch_refill_seconds_count", "")?;
-    table.row("nodes: pods in flight at a time, at most", full.most as f64, Some(AT_ONCE as f64));
-    table.row("nodes: slot refill p50, ms", full.refills.at(0.5), None);
-    table.row("nodes: slot refill p99, ms", full.refills.at(0.99), Some(REFILL));
-    table.row("nodes: slot refill at most, ms", full.refills.at(1.0), None);
+    table.row("nodes: pods in flight at a time, at most", took.most as f64, Some(AT_ONCE as f64));
+    table.row("nodes: slot refill p50, ms", took.refills.at(0.5), None);
+    table.row("nodes: slot refill p99, ms", took.refills.at(0.99), Some(REFILL));
+    table.row("nodes: slot refill at most, ms", took.refills.at(1.0), None);
     table.row(
         "nodes: asked for within 50 ms, as the operator counts, %",
         100.0 * within / all.max(1.0),
         None,
     );
-    let bare = before.all.as_secs_f64();
-    table.row("nodes: time, as a multiple of bare pods'", full.all.as_secs_f64() / bare, None);
-    table.row("nodes: the same with nobody reporting", silent.all.as_secs_f64() / bare, None);
-    for (what, took) in ["result", "file of 100 KiB", "Event"].iter().zip(full.answers) {
+    let ratio = took.all.as_secs_f64() / bare.all.as_secs_f64();
+    table.row("nodes: time, as a multiple of bare pods'", ratio, None);
+    for (what, took) in ["result", "file of 100 KiB", "Event"].iter().zip(took.answers) {
         let took = Waits::new(took);
         table.row(&format!("nodes: answer to a {what} p50, ms"), took.at(0.5), None);
         table.row(&format!("nodes: answer to a {what} p99, ms"), took.at(0.99), None);
     }
     writes(table, world, &counted, &after, count).await?;
     for (what, before, (most, (pid, used))) in [
-        ("operator", idle[0], (full.memory[0], (world.operator().pid(), used[0]))),
-        ("report service", idle[1], (full.memory[1], (world.reports().pid(), used[1]))),
+        ("operator", idle[0], (took.memory[0], (world.operator().pid(), used[0]))),
+        ("report service", idle[1], (took.memory[1], (world.reports().pid(), used[1]))),
     ] {
         table.row(&format!("nodes: {what}'s memory before, MB"), megabytes(before), None);
         table.row(&format!("nodes: {what}'s memory at most, MB"), megabytes(most), None);
         let used = milliseconds(processor_time(pid)?.saturating_sub(used)) / count as f64;
         table.row(&format!("nodes: {what}'s processor time for each pod, ms"), used, None);
     }
-    let object = NodeBatch { world, name: "full" }.get().await?;
+    let object = NodeBatch { world, name: "everywhere" }.get().await?;
     let size = serde_json::to_vec(&object.status)?.len() as f64;
     table.row("nodes: size of the status, bytes", size, None);
     Ok(())
