@@ -377,8 +377,9 @@ async fn what_is_reported_outlives_its_object_for_a_while() -> Result<()> {
     post(&disks, &pods[0], 1.0).await?;
     world.delete::<stoker_api::NodeBatchJob>("disks").await?;
     let turned_away =
-        || async { Ok(disks.report(&pods[0], "RESULT", "", &result(2.0)).await?.status == 406) };
+        || async { Ok(disks.report(&pods[0], "RESULT", "", &result(1.0)).await?.status == 406) };
     world.until("disks", "turning the pod away", turned_away).await?;
+    assert_eq!(disks.report(&pods[0], "RESULT", "", &result(2.0)).await?.status, 406);
     let kept = world.reports().kept(&format!("disks/{id}/{}.json", all[0].name)).await?;
     assert_eq!(kept.text(), result(1.0));
     world.finish_node_batches(all).await
