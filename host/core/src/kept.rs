@@ -10,8 +10,14 @@ use crate::pool::JobView;
 /// By then the watch shows a pod that there is.
 pub const SHOWN: SignedDuration = SignedDuration::from_secs(30);
 
-/// So long after its end a Job or pod is kept for its name's sake: longer than a request to create it can be on its way.
+/// So long after its outcome was written a Job or pod is still kept for its name's sake, unless its owner goes, too: what
+/// was planned by anybody from what was written before can no longer create it a second time then. Whoever carries a plan
+/// out counts it, from the first plan that lets the Job or pod go.
 pub const NAME_HELD: SignedDuration = SignedDuration::from_secs(30);
+
+/// So long an object that was read or written counts as the newest, and a Job or pod may be created for it. With what a
+/// plan may take after that, and a request on its way, that is less than [`NAME_HELD`].
+pub const NEWEST: SignedDuration = SignedDuration::from_secs(3);
 
 /// A Job with its pods.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +58,7 @@ pub enum Upkeep {
         /// Its UID.
         uid: String,
     },
-    /// Take the finalizer off one.
+    /// Take the finalizer off one, [`NAME_HELD`] after that is first planned.
     LetGo {
         /// Its name.
         name: String,
@@ -94,12 +100,6 @@ impl<'a> Kept<'a> {
             None if self.job.terminating && self.quiet(now) => Some(Ended::Deleted),
             None => None,
         }
-    }
-
-    /// Until when its name is held after its end.
-    pub fn held_until(&self, now: Timestamp) -> Timestamp {
-        let end = self.job.finished.as_ref().and_then(|finished| finished.at).or(self.job.deleted_at);
-        end.unwrap_or(now).saturating_add(NAME_HELD).unwrap_or(Timestamp::MAX)
     }
 
     /// What ends the pods that it has left behind.

@@ -225,6 +225,7 @@ proptest! {
             }
         }
         // It rests, whatever becomes of its Jobs, and lets all of them go.
+        look(&mut world, &mut truth)?;
         world.pass(100);
         look(&mut world, &mut truth)?;
         prop_assert!(world.jobs.iter().all(|(job, _)| job.finalizers.is_empty()));

@@ -266,7 +266,7 @@ fn a_pod_waits_for_its_log_to_be_saved_and_not_for_ever() {
     w.live(300);
     assert_eq!(w.pods.len(), 2);
     w.saved.insert("pod-1".to_owned());
-    w.settle();
+    w.settle().live(LATER);
     assert_eq!(w.pods.len(), 1);
     w.live(400);
     assert!(w.pods.is_empty(), "its log is given up");

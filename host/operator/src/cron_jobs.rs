@@ -184,7 +184,8 @@ async fn look(
     let born = object.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
     let mut plan = pre_scaled::plan(&rules, &lead, object.spec.gate, &before, born, &runs, now);
     let mut failed = create_runs(context, object, memory, &rules, &plan.actions, now).await;
-    let carried_out = carry_out(context, object, memory, deeds(std::mem::take(&mut plan.actions))).await;
+    let carried_out =
+        carry_out(context, object, &memory.farewells, deeds(std::mem::take(&mut plan.actions))).await;
     failed = failed.or(carried_out);
 
     plan.status.observed_generation = object.metadata.generation;

@@ -185,10 +185,10 @@ async fn look(
         (any, failed) = (!made.created.is_empty(), made.failed);
     }
     let upkeep = upkeep.into_iter().map(Deed::from).collect();
-    let carried_out = carry_out(context, object, memory, upkeep).await;
+    let carried_out = carry_out(context, object, &memory.farewells, upkeep).await;
     failed = failed.or(carried_out);
-    if any && failed.is_none() {
-        // The status is to tell of them, too.
+    let again = any && failed.is_none();
+    if memory.status_waits(again) {
         return Ok(Next::requeue(Duration::ZERO));
     }
     let before = object.status.clone().unwrap_or_default();
@@ -200,7 +200,9 @@ async fn look(
     }
     memory.failures = 0;
     context.metrics.reconciled("ok");
-    Ok(later([wake_at.map(until), memory.refusals.wake(), memory.conflicts.wake()]))
+    // What was made just now is to be told of, too.
+    let at_once = again.then_some(Duration::ZERO);
+    Ok(later([at_once, wake_at.map(until), memory.refusals.wake(), memory.conflicts.wake()]))
 }
 
 /// The Job of a node.

@@ -260,10 +260,10 @@ async fn look(
     let (wanted, bad) = wanted(object, &flow, memory, std::mem::take(&mut plan.create));
     let made = create_steps(context, object, memory, &flow, wanted, touched).await;
     let carried_out =
-        carry_out(context, object, memory, plan.upkeep.drain(..).map(Deed::from).collect()).await;
+        carry_out(context, object, &memory.farewells, plan.upkeep.drain(..).map(Deed::from).collect()).await;
     let failed = made.failed.or(carried_out);
-    if made.any && failed.is_none() {
-        // The status is to tell of them, too.
+    let again = made.any && failed.is_none();
+    if memory.status_waits(again) {
         return Ok(Next::requeue(Duration::ZERO));
     }
     let troubles = troubles(memory, bad);
@@ -276,7 +276,9 @@ async fn look(
     }
     memory.failures = 0;
     context.metrics.reconciled("ok");
-    Ok(later([wake_at.map(until), memory.refusals.wake(), memory.conflicts.wake()]))
+    // What was made just now is to be told of, too.
+    let at_once = again.then_some(Duration::ZERO);
+    Ok(later([at_once, wake_at.map(until), memory.refusals.wake(), memory.conflicts.wake()]))
 }
 
 /// The Jobs that can be asked for now, and why one of them cannot be made.

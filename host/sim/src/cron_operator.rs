@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use stoker_api::PreScaledCronJobStatus;
 use stoker_core::PodView;
-use stoker_core::kept::Upkeep;
+use stoker_core::kept::{NEWEST, Upkeep};
 use stoker_core::pool::{JobPods, JobView};
 use stoker_core::pre_scaled::{self, Action, Run};
 
@@ -147,6 +147,10 @@ pub struct CronOperator {
     known: Known,
     shown: Option<(u64, bool)>,
     latest: Option<Arc<Cron>>,
+    /// A version of the object, and when it was asked for of which the answer was that it is the newest.
+    proven: Option<(u64, Timestamp)>,
+    /// When the last request was sent that reads or writes the object.
+    asked: Timestamp,
     failures: u32,
     carrying: Option<Carrying>,
 }
@@ -202,7 +206,7 @@ impl CronOperator {
         let Some(mut carrying) = self.carrying.take() else { return };
         match (write, answer) {
             (Write::Read, answer) => self.read(&mut carrying, answer, now),
-            (Write::Create { instant, .. }, Answer::Existed) => {
+            (Write::Create { instant, .. }, Answer::Existed | Answer::Nothing) => {
                 carrying.left.push_front(Write::ReadJob { instant: *instant });
             }
             (Write::Create { .. } | Write::ReadJob { .. }, Answer::Job(job)) => {
@@ -213,6 +217,7 @@ impl CronOperator {
                 carrying.left.retain(|write| !matches!(write, Write::Create { .. }));
             }
             (Write::Status { .. }, Answer::Object(written)) => {
+                self.proven = Some((version(&written), self.asked));
                 self.latest = Some(written);
                 carrying.again = true;
             }
@@ -242,6 +247,8 @@ impl CronOperator {
                     return drop_creations(carrying);
                 }
                 carrying.decided = latest.status.decided_until;
+                carrying.began = self.asked;
+                self.proven = Some((version(&latest), self.asked));
                 if version(&latest) > version(&object) {
                     self.latest = Some(latest);
                 }
@@ -361,11 +368,30 @@ impl Driven for CronOperator {
                             _ => None,
                         })
                         .collect();
-                    if !creates.is_empty() {
-                        carrying.left.push_back(Write::Read);
-                        carrying.left.extend(creates);
+                    let proven = self.proven.filter(|(known, asked)| {
+                        *known == version(cron) && true_now.duration_since(*asked) <= NEWEST
+                    });
+                    match proven {
+                        Some((_, asked)) => {
+                            carrying.began = asked;
+                            carrying.decided = cron.status.decided_until;
+                        }
+                        None if !creates.is_empty() => carrying.left.push_back(Write::Read),
+                        None => {}
                     }
-                    carrying.left.extend(plan.actions.iter().filter_map(request));
+                    carrying.left.extend(creates);
+                    let mut held = None;
+                    for request in plan.actions.iter().filter_map(request) {
+                        if let Write::LetGo { uid, .. } = &request {
+                            let until = self.known.held_until(uid, true_now);
+                            if until > true_now {
+                                held = [held, Some(until)].into_iter().flatten().min();
+                                continue;
+                            }
+                        }
+                        carrying.left.push_back(request);
+                    }
+                    carrying.wait = held.map(|until| until.duration_since(true_now));
                     if plan.status != cron.status {
                         carrying.left.push_back(Write::Status {
                             version: String::new(),
@@ -398,6 +424,9 @@ impl Driven for CronOperator {
         let newest = self.latest.clone();
         let carrying = self.carrying.as_mut()?;
         while let Some(mut write) = carrying.left.pop_front() {
+            if matches!(write, Write::Read | Write::Status { .. }) {
+                self.asked = now;
+            }
             match &mut write {
                 Write::Create { instant, .. } => {
                     let late = now.duration_since(carrying.began) > PLAN_HOLDS;

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use stoker_api::keys;
 use stoker_core::fan_out::NodeView;
-use stoker_core::kept::{Kept, Upkeep};
+use stoker_core::kept::{Kept, NEWEST, Upkeep};
 use stoker_core::pool::JobView;
 
 use crate::kept_object::{Node, OWN, Own, Stores};
@@ -143,6 +143,8 @@ impl<K: Kind> Write<K> {
 pub enum Sabotage {
     /// Jobs are let go as soon as they have ended.
     LetsGoEarly,
+    /// Jobs are let go as soon as their outcome is written, and an object that was read once counts as the newest for long.
+    HoldsNoNames,
     /// The name of a Job depends on who makes it.
     NamesItsOwn,
     /// Jobs are made without the finalizer.
@@ -199,6 +201,10 @@ pub struct Keeper<K: Kind> {
     nodes: View<Node>,
     shown: Option<(i64, bool, BTreeMap<String, String>)>,
     latest: Option<Arc<Own<K>>>,
+    /// A version of the object, and when it was asked for of which the answer was that it is the newest.
+    proven: Option<(u64, Timestamp)>,
+    /// When a request of the look was sent that reads the object.
+    reads_since: Timestamp,
     /// Names of Jobs that are another's, until when, and how often that was seen.
     taken: HashMap<String, (Timestamp, u32)>,
     failures: u32,
@@ -225,6 +231,8 @@ impl<K: Kind> Keeper<K> {
             nodes: View::default(),
             shown: None,
             latest: None,
+            proven: None,
+            reads_since: Timestamp::UNIX_EPOCH,
             taken: HashMap::new(),
             failures: 0,
             looking: None,
@@ -278,6 +286,14 @@ impl<K: Kind> Keeper<K> {
         shown
     }
 
+    /// When an object was surely the newest, if that is not long ago.
+    fn proven_newest(&self, object: &Own<K>, now: Timestamp) -> Option<Timestamp> {
+        let proven = self.proven.filter(|(number, _)| *number == object.number()).map(|(_, asked)| asked);
+        let holds =
+            if self.sabotages(Sabotage::HoldsNoNames) { SignedDuration::from_secs(30) } else { NEWEST };
+        proven.filter(|asked| now.duration_since(*asked) <= holds)
+    }
+
     fn saw(&mut self, object: Arc<Own<K>>) {
         if self.latest.as_ref().is_none_or(|latest| latest.number() <= object.number()) {
             self.latest = Some(object);
@@ -296,6 +312,7 @@ impl<K: Kind> Keeper<K> {
         let taken: BTreeMap<String, bool> =
             self.taken.iter().map(|(name, taken)| (name.clone(), taken.0 <= true_now)).collect();
         let taken_until = self.taken.values().map(|taken| taken.0).filter(|at| *at > true_now).min();
+        let proven = self.proven_newest(own, true_now);
         let mut wants =
             K::plan(&Seen { own, jobs: kept, nodes: &nodes, taken: &taken, sabotage: self.sabotage }, now);
         if wants.delete {
@@ -303,9 +320,19 @@ impl<K: Kind> Keeper<K> {
             looking.wait = Some(LEAVING);
             return "deletes the object".to_owned();
         }
+        let mut held = None;
         if self.sabotages(Sabotage::LetsGoEarly) {
             let ended = kept.iter().filter(|kept| kept.kept() && kept.ended(now).is_some());
             wants.upkeep.extend(ended.map(Kept::let_go));
+        } else if !self.sabotages(Sabotage::HoldsNoNames) {
+            wants.upkeep.retain(|upkeep| {
+                let Upkeep::LetGo { uid, .. } = upkeep else { return true };
+                let until = self.known.held_until(uid, true_now);
+                if until > true_now {
+                    held = [held, Some(until)].into_iter().flatten().min();
+                }
+                until <= true_now
+            });
         }
         wants.create.retain(|(_, body)| taken.get(name(body)) != Some(&false));
         let words = format!(
@@ -314,8 +341,10 @@ impl<K: Kind> Keeper<K> {
             wants.upkeep,
             wants.wake_at
         );
-        if !wants.create.is_empty() {
-            looking.left.push_back(Write::Read);
+        match proven {
+            Some(proven) => looking.began = proven,
+            None if !wants.create.is_empty() => looking.left.push_back(Write::Read),
+            None => {}
         }
         for (part, mut body) in wants.create {
             if self.sabotages(Sabotage::NamesItsOwn) {
@@ -335,7 +364,8 @@ impl<K: Kind> Keeper<K> {
             urgent: wants.urgent,
         });
         looking.wake = wants.wake_at;
-        looking.wait = taken_until.map(|at| at.duration_since(true_now));
+        let waits = [taken_until, held].into_iter().flatten().min();
+        looking.wait = waits.map(|at| at.duration_since(true_now));
         words
     }
 
@@ -344,7 +374,9 @@ impl<K: Kind> Keeper<K> {
         let Some(mut looking) = self.looking.take() else { return };
         match (write, answer) {
             (Write::Read, answer) => self.read(&mut looking, answer),
-            (Write::Create(wanted), Answer::Existed) => looking.left.push_front(Write::ReadJob(wanted)),
+            (Write::Create(wanted), Answer::Existed | Answer::Nothing) => {
+                looking.left.push_front(Write::ReadJob(wanted))
+            }
             (Write::Create(wanted), Answer::Job(job)) => {
                 self.taken.remove(name(&wanted.body));
                 self.known.note_made(&job);
@@ -381,6 +413,8 @@ impl<K: Kind> Keeper<K> {
                     _ => true,
                 };
                 looking.left.retain(wanted);
+                looking.began = self.reads_since;
+                self.proven = Some((latest.number(), self.reads_since));
                 self.saw(latest);
                 return;
             }
@@ -426,8 +460,11 @@ impl<K: Kind> Keeper<K> {
     ) -> (Option<Write<K>>, Option<SignedDuration>) {
         match (write, answer) {
             (Write::Status { .. }, Answer::Conflict) => return (Some(Write::Read), None),
-            (_, Answer::Object(object)) => {
+            (write, Answer::Object(object)) => {
                 self.post_failures = 0;
+                if let (Write::Status { .. }, Some(posted)) = (write, self.posted) {
+                    self.proven = Some((object.number(), posted));
+                }
                 self.saw(object);
             }
             (_, Answer::Nothing) => {
@@ -534,6 +571,9 @@ impl<K: Kind> Driven for Keeper<K> {
         let looking = self.looking.as_mut()?;
         let late = now.duration_since(looking.began) > PLAN_HOLDS;
         while let Some(write) = looking.left.pop_front() {
+            if write == Write::Read {
+                self.reads_since = now;
+            }
             if !(late && matches!(write, Write::Create(_))) {
                 return Some(write);
             }

@@ -1,11 +1,12 @@
 //! The Jobs and pods of an object as its operator knows them: as its watches show them, with what it did since and what is
 //! not shown yet.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use stoker_api::keys;
 use stoker_core::PodView;
+use stoker_core::kept::NAME_HELD;
 use stoker_core::pool::JobView;
 
 use crate::jobs::job_of;
@@ -20,6 +21,8 @@ pub(crate) struct Known {
     made: Vec<JobView>,
     /// Jobs that it let go, by UID, and that the watch may not have shown so yet.
     let_go: BTreeSet<String>,
+    /// Until when the names of Jobs are held that are to be let go, by UID.
+    held: BTreeMap<String, Timestamp>,
 }
 
 impl Known {
@@ -50,6 +53,11 @@ impl Known {
         self.let_go.insert(uid.to_owned());
     }
 
+    /// Until when the name of a Job is held that is to be let go.
+    pub fn held_until(&mut self, uid: &str, now: Timestamp) -> Timestamp {
+        *self.held.entry(uid.to_owned()).or_insert(now + NAME_HELD)
+    }
+
     /// The Jobs, and the pods by their Jobs' UIDs.
     pub fn seen(&mut self) -> (Vec<JobView>, HashMap<String, Vec<PodView>>) {
         let mut jobs: Vec<JobView> = self.jobs.iter().map(|job| JobView::clone(job)).collect();
@@ -57,6 +65,7 @@ impl Known {
         self.made.retain(|made| !shown.went(&made.uid) && jobs.iter().all(|job| job.uid != made.uid));
         jobs.extend(self.made.iter().cloned());
         self.let_go.retain(|uid| jobs.iter().any(|job| &job.uid == uid));
+        self.held.retain(|uid, _| jobs.iter().any(|job| &job.uid == uid));
         for job in jobs.iter_mut().filter(|job| self.let_go.contains(&job.uid)) {
             job.finalizers.retain(|finalizer| finalizer != keys::OUTCOME);
         }

@@ -21,8 +21,8 @@ fn i6_i10_two_leaders_keep_every_promise_and_each_node_has_its_job() {
 
 #[test]
 fn an_operator_that_breaks_a_rule_is_found_out() {
-    use Sabotage::{CountsNothing, KeepsNothing, LetsGoEarly, NamesItsOwn, WritesNothing};
-    for what in [LetsGoEarly, NamesItsOwn, KeepsNothing, WritesNothing, CountsNothing] {
+    use Sabotage::{CountsNothing, HoldsNoNames, KeepsNothing, LetsGoEarly, NamesItsOwn, WritesNothing};
+    for what in [LetsGoEarly, HoldsNoNames, NamesItsOwn, KeepsNothing, WritesNothing, CountsNothing] {
         let found = breaks(100, stories::<FanOuts>(), |story| comes_to_rest(story, 2, Some(what)));
         assert!(found, "{what:?} breaks no promise");
     }

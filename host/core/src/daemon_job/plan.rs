@@ -377,8 +377,7 @@ fn upkeep(
     let known: HashSet<&str> = jobs.iter().map(|job| job.kept.job.uid.as_str()).collect();
     let strays = look.jobs.iter().filter(|kept| !known.contains(kept.job.uid.as_str()));
     for kept in strays.filter(|kept| kept.kept() && kept.ended(now).is_some()) {
-        let until = kept.held_until(now);
-        if until > now { plan.wake(until, now) } else { plan.upkeep.push(kept.let_go()) }
+        plan.upkeep.push(kept.let_go());
     }
     for (index, job) in jobs.iter().enumerate() {
         let kept = &job.kept;
@@ -403,9 +402,8 @@ fn upkeep(
             };
             let settled = job.run < written.run || job.run == written.run && known;
             let waits = spread.waiting.get(&key).copied().unwrap_or(now);
-            let until = kept.held_until(now).max(waits);
-            if until > now {
-                plan.wake(until, now);
+            if waits > now {
+                plan.wake(waits, now);
             } else if settled {
                 plan.upkeep.push(kept.let_go());
             }

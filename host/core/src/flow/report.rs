@@ -97,8 +97,7 @@ impl Planner<'_> {
                     written.run > run || written.run == run && by_step.get(step).is_some_and(of_step)
                 });
                 if job.kept() && recorded {
-                    let until = job.held_until(now);
-                    if until > now { self.wake(until) } else { self.plan.upkeep.push(job.let_go()) }
+                    self.plan.upkeep.push(job.let_go());
                 } else if !job.kept() && !job.job.terminating && run > 0 && run + 1 < self.plan.status.run {
                     // Those of the run before this one stay, for their logs.
                     self.plan.upkeep.push(job.delete());

@@ -320,11 +320,7 @@ impl AtWork<'_, '_> {
             }
             let logged = self.logged(pod);
             if pod.kept() {
-                // A request to create it may still be on its way.
-                let until = pod.held_until(self.now);
-                if until > self.now {
-                    self.plan.wake(until, self.now);
-                } else if logged {
+                if logged {
                     self.plan.upkeep.push(let_go(pod.pod));
                 }
             } else if logged && !pod.pod.terminating {

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use stoker_api::keys;
 
 use crate::fan_out::{Task, TaskState};
-use crate::kept::{NAME_HELD, SHOWN};
+use crate::kept::SHOWN;
 use crate::pod::{Phase, PodView};
 
 /// What a pod says of itself.
@@ -93,11 +93,6 @@ impl<'a> NodePod<'a> {
             created: self.pod.created,
             state: self.state(limit, now),
         }
-    }
-
-    /// Until when its name is held after its end.
-    pub fn held_until(&self, now: Timestamp) -> Timestamp {
-        self.end().unwrap_or(now).saturating_add(NAME_HELD).unwrap_or(Timestamp::MAX)
     }
 
     /// So long after its end.

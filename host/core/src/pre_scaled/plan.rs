@@ -369,7 +369,7 @@ impl Look<'_> {
         status.last_runs.truncate(RECORDED);
     }
 
-    /// Lets a run go whose outcome is surely written, once no request to create it can be on its way any more.
+    /// Lets a run go whose outcome is surely written.
     fn let_go(&mut self, ended: &EndedRun, run: &Run<'_>, written: &PreScaledCronJobStatus) {
         let recorded =
             written.last_runs.iter().any(|known| (known.instant, &known.job) == (ended.instant, &ended.job))
@@ -379,12 +379,7 @@ impl Look<'_> {
         if !recorded || !decided {
             return;
         }
-        let until = run.keeping().held_until(self.now);
-        if until > self.now {
-            self.wake(until);
-        } else {
-            self.plan.actions.push(run.keeping().let_go().into());
-        }
+        self.plan.actions.push(run.keeping().let_go().into());
     }
 
     fn describe(&mut self) {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stoker_api::{DaemonJob, DaemonJobSpec, DaemonJobState, DaemonJobStatus, keys};
 use stoker_core::daemon_job::{Look, Plan, body, farewell, inline_template, plan, still_wanted};
 use stoker_core::fan_out::NodeView;
-use stoker_core::kept::{Kept, Upkeep};
+use stoker_core::kept::{Kept, NAME_HELD, Upkeep};
 use stoker_core::pool::JobView;
 use stoker_core::pool::jobs::Finished;
 
@@ -23,6 +23,8 @@ pub struct World {
     /// All Jobs that were ever made: node, node's UID, run, attempt.
     pub made: Vec<(String, String, String, String)>,
     uids: u32,
+    /// Until when names are held, by UID.
+    held: BTreeMap<String, Timestamp>,
 }
 
 pub fn node(name: &str) -> NodeView {
@@ -49,10 +51,17 @@ pub fn world(spec: Value, nodes: &[&str]) -> World {
         missing: None,
         made: Vec::new(),
         uids: 0,
+        held: BTreeMap::new(),
     }
 }
 
 impl World {
+    /// Whether the name of what is to be let go is still held.
+    fn held(&mut self, uid: &str) -> bool {
+        let until = self.held.entry(uid.to_owned()).or_insert(self.now + NAME_HELD);
+        *until > self.now
+    }
+
     /// What is planned now.
     pub fn plan(&self) -> Plan {
         self.plan_with(&self.nodes, &self.jobs, self.object.status.clone())
@@ -119,6 +128,7 @@ impl World {
         for upkeep in &plan.upkeep {
             match upkeep {
                 Upkeep::Delete { uid, .. } => self.delete(uid),
+                Upkeep::LetGo { uid, .. } if self.held(uid) => {}
                 Upkeep::LetGo { uid, .. } => {
                     for job in self.jobs.iter_mut().filter(|job| &job.uid == uid) {
                         job.finalizers.clear();

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use stoker_api::{FlowState, JobFlowSpec, JobFlowStatus, StepState, StepStatus, keys};
 use stoker_core::flow::{Answers, Flow, Look, NewJob, Plan, Templates, Troubles, body, conditions, plan};
-use stoker_core::kept::{Kept, Upkeep};
+use stoker_core::kept::{Kept, NAME_HELD, Upkeep};
 use stoker_core::pool::JobView;
 use stoker_core::pool::jobs::Finished;
 use stoker_core::{Phase, PodView};
@@ -47,6 +47,8 @@ pub struct World {
     pub created: Vec<NewJob>,
     /// Whether the status is written.
     pub writes: bool,
+    /// Until when names are held, by UID.
+    held: BTreeMap<String, Timestamp>,
 }
 
 /// A flow of steps.
@@ -70,6 +72,7 @@ pub fn flow_with(steps: Vec<Value>, more: Value) -> World {
         now: "2026-06-01T10:00:00Z".parse().unwrap(),
         created: Vec::new(),
         writes: true,
+        held: BTreeMap::new(),
     }
 }
 
@@ -99,6 +102,12 @@ fn made(body: &Value, uid: &str, now: Timestamp) -> JobView {
 }
 
 impl World {
+    /// Whether the name of what is to be let go is still held.
+    fn held(&mut self, uid: &str) -> bool {
+        let until = self.held.entry(uid.to_owned()).or_insert(self.now + NAME_HELD);
+        *until > self.now
+    }
+
     pub fn flow(&self) -> Flow {
         Flow::new("flow", "ns", "uid-flow", Arc::new(self.spec.clone()), &self.templates)
     }
@@ -137,6 +146,7 @@ impl World {
         for upkeep in &plan.upkeep {
             match upkeep {
                 Upkeep::Delete { uid, .. } => self.delete_uid(uid),
+                Upkeep::LetGo { uid, .. } if self.held(uid) => {}
                 Upkeep::LetGo { uid, .. } => {
                     for (job, _) in self.jobs.iter_mut().filter(|(job, _)| job.uid == *uid) {
                         job.finalizers.clear();

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use stoker_api::{Execution, NodeBatchJob, NodeBatchJobSpec, NodeBatchJobStatus, keys};
 use stoker_core::fan_out::NodeView;
-use stoker_core::kept::Upkeep;
+use stoker_core::kept::{NAME_HELD, Upkeep};
 use stoker_core::node_batch::{Look, Plan, Timetable, body, farewell, plan, still_wanted};
 use stoker_core::pod::PodEnd;
 use stoker_core::{Phase, PodView};
@@ -30,6 +30,8 @@ pub struct World {
     /// Most pods of an execution that ran at a time.
     pub most: usize,
     uids: u32,
+    /// Until when names are held, by UID.
+    held: BTreeMap<String, Timestamp>,
 }
 
 pub fn node(name: &str) -> NodeView {
@@ -60,6 +62,7 @@ pub fn world(spec: Value, nodes: &[&str]) -> World {
         told: Vec::new(),
         most: 0,
         uids: 0,
+        held: BTreeMap::new(),
     }
 }
 
@@ -68,6 +71,12 @@ fn works(pod: &PodView) -> bool {
 }
 
 impl World {
+    /// Whether the name of what is to be let go is still held.
+    fn held(&mut self, uid: &str) -> bool {
+        let until = self.held.entry(uid.to_owned()).or_insert(self.now + NAME_HELD);
+        *until > self.now
+    }
+
     pub fn plan(&self) -> Plan {
         self.plan_with(&self.pods, self.object.status.clone())
     }
@@ -135,6 +144,7 @@ impl World {
         for upkeep in &plan.upkeep {
             match upkeep {
                 Upkeep::Delete { uid, .. } => self.delete(uid),
+                Upkeep::LetGo { uid, .. } if self.held(uid) => {}
                 Upkeep::LetGo { uid, .. } => {
                     for pod in self.pods.iter_mut().filter(|pod| &pod.uid == uid) {
                         pod.finalizers.clear();

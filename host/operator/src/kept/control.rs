@@ -127,7 +127,7 @@ async fn leave<K: Keeper>(
             write(context, &memory.outbox, object, &before, &status).await.ok();
         }
     }
-    match carry_out(context, object, memory, deeds).await {
+    match carry_out(context, object, &memory.farewells, deeds).await {
         Some(error) => Err(error),
         // Each of them asks for the next look when the watch shows it; should it not:
         None => Ok(Next::requeue(LEAVING)),

@@ -1,5 +1,6 @@
-//! Creating children. The object is read once more before: what has been decided meanwhile stays so, and a plan that has
-//! become old creates nothing, because their names are held for a limited time only.
+//! Creating children. That the object is the newest is known from an answer a moment ago, or it is read once more before:
+//! what has been decided meanwhile stays so, and a plan that has become old creates nothing, because their names are held
+//! for a limited time only.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,8 @@ use super::{Keeper, KeptChild, KeptError, Memory, api, key};
 use crate::apply::{self, timed};
 use crate::context::Context;
 
-/// How long after its look a plan may still create: a child's name is kept longer than that after the child's end.
+/// How long after the object was the newest a plan may still create: a child's name is kept longer than that after its
+/// outcome was written.
 const PLAN_HOLDS: Duration = Duration::from_secs(10);
 
 /// Annotations by which a child says what it is for, besides the label of its execution.
@@ -95,13 +97,13 @@ where
     H: Fn(&P) -> String,
     B: Fn(&P) -> Value + Sync,
 {
-    let (key, began) = (key(&**object), Instant::now());
+    let key = key(&**object);
     let mut made = Made::default();
     parts.retain(|part| !memory.refusals.wait(&(maker.hash)(part)));
     if parts.is_empty() {
         return made;
     }
-    let latest = match latest(context, object, memory).await {
+    let (latest, began) = match latest(context, object, memory).await {
         Ok(Some(latest)) => latest,
         Ok(None) => return made,
         Err(error) => {
@@ -177,23 +179,32 @@ where
     made
 }
 
-/// The object as it is now; None = it is another than was planned for, or goes. Large ones cost, so that it is first asked
-/// whether it is still what is known.
+/// The object as it is now, and when it surely was so; None = it is another than was planned for, or goes. Large ones cost,
+/// so that it is first asked whether it is still what is known.
 async fn latest<K: Keeper>(
     context: &Context,
     object: &Arc<K>,
     memory: &Memory<K>,
-) -> Result<Option<Arc<K>>, kube::Error> {
-    let (api, name) = (api(context, &**object), key(&**object).name);
+) -> Result<Option<(Arc<K>, Instant)>, kube::Error> {
+    if let Some(proven) = memory.outbox.proven(&**object) {
+        return Ok(Some((object.clone(), proven)));
+    }
+    let (api, name, asked) = (api(context, &**object), key(&**object).name, Instant::now());
     let Some(head) = timed(api.get_metadata_opt(&name)).await? else { return Ok(None) };
     if !is_same(&head.metadata, object.meta()) {
         return Ok(None);
     }
     if head.metadata.resource_version == object.meta().resource_version {
-        return Ok(Some(object.clone()));
+        memory.outbox.prove(&**object, asked);
+        return Ok(Some((object.clone(), asked)));
     }
+    let asked = Instant::now();
     let latest = timed(api.get_opt(&name)).await?.filter(|latest| is_same(latest.meta(), object.meta()));
-    Ok(latest.map(|latest| memory.outbox.saw(latest)))
+    Ok(latest.map(|latest| {
+        let latest = memory.outbox.saw(latest);
+        memory.outbox.prove(&*latest, asked);
+        (latest, asked)
+    }))
 }
 
 /// Whether the object is still the one, of the same spec, for which was planned (I4).
@@ -227,7 +238,16 @@ async fn ask<C: KeptChild>(
         Err(kube::Error::Api(s)) if matches!(s.code, 400 | 403 | 404 | 422) => {
             Answer::Refused(s.message.clone())
         }
-        Err(error) => Answer::Failed(KeptError::Create(C::WORD, error)),
+        Err(error) => {
+            // It may have been created all the same, which the next plan is to know.
+            let api: Api<C> = Api::namespaced(client.clone(), namespace);
+            match timed(api.get_opt(body["metadata"]["name"].as_str().unwrap_or_default())).await {
+                Ok(Some(found)) if is_owned(&found, owner) && is_for(&found, body) => {
+                    Answer::Existed(found.view())
+                }
+                _ => Answer::Failed(KeptError::Create(C::WORD, error)),
+            }
+        }
     }
 }
 
@@ -331,6 +351,9 @@ mod tests {
         let (answer, _) = asked(refusal(500, "InternalError"), none()).await;
         let Answer::Failed(error) = answer else { panic!("not a failure") };
         assert!(error.to_string().starts_with("a pod cannot be created: "), "{error}");
+        let (answer, calls) = asked(refusal(500, "InternalError"), (200, pod("1", "u1"))).await;
+        assert!(matches!(answer, Answer::Existed(_)), "it was created, and only the answer was lost");
+        assert_eq!(calls, [POST, GET]);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use serde_json::json;
 use stoker_api::keys;
 use stoker_core::kept::Upkeep;
 
-use super::{Keeper, KeptChild, KeptError, Memory, News, key, publish};
+use super::farewells::{Farewells, let_go_beside};
+use super::{Keeper, KeptChild, KeptError, News, key, publish};
 use crate::apply::{self, timed};
 use crate::context::Context;
 
@@ -33,15 +34,24 @@ impl From<Upkeep> for Deed {
     }
 }
 
-/// Does all of it; the first error.
+/// Does all of it; the first error. Children are let go beside.
 pub async fn carry_out<K: Keeper>(
     context: &Arc<Context>,
     object: &Arc<K>,
-    memory: &mut Memory<K>,
+    farewells: &Arc<Farewells>,
     deeds: Vec<Deed>,
 ) -> Option<KeptError> {
     let (key, owner, mut failed) = (key(&**object), object.uid().unwrap_or_default(), None);
     let (namespace, owner) = (key.namespace.as_str(), owner.as_str());
+    let (let_go, deeds): (Vec<_>, Vec<_>) =
+        deeds.into_iter().partition(|deed| matches!(deed, Deed::Upkeep(Upkeep::LetGo { .. })));
+    let upkeep = |deed| match deed {
+        Deed::Upkeep(upkeep) => Some(upkeep),
+        _ => None,
+    };
+    let let_go = let_go.into_iter().filter_map(upkeep).collect();
+    let going = object.meta().deletion_timestamp.is_some();
+    let_go_beside::<K>(context, farewells, &key, owner, let_go, going);
     let mut outcomes = stream::iter(deeds)
         .map(|deed| {
             let object = object.clone();
@@ -58,9 +68,6 @@ pub async fn carry_out<K: Keeper>(
         match outcome {
             Ok(()) => {
                 tracing::info!(object = %key, ?deed, "done");
-                if let Deed::Upkeep(Upkeep::LetGo { uid, .. }) = deed {
-                    memory.note_let_go(uid);
-                }
             }
             Err(kube::Error::Api(s)) if matches!(s.code, 404 | 409) => {
                 tracing::debug!(object = %key, ?deed, "it has changed");

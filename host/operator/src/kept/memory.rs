@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::{Api, Client, ResourceExt as _};
-use stoker_api::keys;
 
-use super::{Keeper, KeptChild as _, Outbox, View};
+use super::outbox::STATUS_PERIOD;
+use super::{Farewells, Keeper, KeptChild as _, Outbox, View};
 use crate::again::REFUSALS;
 use crate::apply::timed;
 use crate::context::Context;
@@ -36,14 +36,16 @@ pub struct Memory<K: Keeper> {
     pub outbox: Arc<Outbox<K>>,
     /// Children that were made and that the watch may not have shown yet.
     made: Vec<(Instant, View<K>)>,
-    /// Children that were let go and that the watch may not have shown so yet, by UID.
-    let_go: HashSet<String>,
+    /// Children that are let go beside the looks, or were and no watch may have shown it yet.
+    pub farewells: Arc<Farewells>,
     /// What the API server does not take.
     pub refusals: Refusals,
     /// Names of children that are another's.
     pub conflicts: Refusals,
     /// Looks in a row that left something undone.
     pub failures: u32,
+    /// Since when no look has handed a status over.
+    untold: Option<Instant>,
     /// What the kind itself remembers.
     pub own: K::Own,
 }
@@ -79,10 +81,11 @@ impl<K: Keeper> Memory<K> {
             key,
             outbox: Arc::default(),
             made: Vec::new(),
-            let_go: HashSet::new(),
+            farewells: Arc::default(),
             refusals: Refusals::default(),
             conflicts: Refusals::default(),
             failures: 0,
+            untold: None,
             own: K::Own::default(),
         }
     }
@@ -125,24 +128,24 @@ impl<K: Keeper> Memory<K> {
         let uid = K::Child::uid_of;
         self.made.retain(|(_, made)| !went(uid(made)) && shown.iter().all(|one| uid(one) != uid(made)));
         shown.extend(self.made.iter().map(|(_, made)| made.clone()));
-        if !self.let_go.is_empty() {
-            let there: HashSet<&str> = shown.iter().map(uid).collect();
-            self.let_go.retain(|uid| there.contains(uid.as_str()));
-        }
-        for one in shown.iter_mut().filter(|one| self.let_go.contains(uid(one))) {
-            K::Child::finalizers_of(one).retain(|finalizer| finalizer != keys::OUTCOME);
-        }
+        self.farewells.overlay::<K::Child>(&mut shown);
         shown
+    }
+
+    /// Whether the status of a look waits for the next one, which follows at once because this one made something, and tells
+    /// of that, too. Where each look makes something it does not wait longer than it is written at most.
+    pub fn status_waits(&mut self, made: bool) -> bool {
+        let since = *self.untold.get_or_insert_with(Instant::now);
+        let waits = made && since.elapsed() < STATUS_PERIOD;
+        if !waits {
+            self.untold = None;
+        }
+        waits
     }
 
     /// Notes that a child exists.
     pub(super) fn note_made(&mut self, child: View<K>) {
         self.made.push((Instant::now(), child));
-    }
-
-    /// Notes that a child was let go.
-    pub(super) fn note_let_go(&mut self, uid: String) {
-        self.let_go.insert(uid);
     }
 }
 
@@ -214,7 +217,7 @@ mod tests {
 
     use jiff::Timestamp;
     use serde_json::{Value, json};
-    use stoker_api::{NodeBatchJob, PreScaledCronJob};
+    use stoker_api::{NodeBatchJob, PreScaledCronJob, keys};
     use stoker_core::pool::JobView;
 
     use super::super::fake::{Fake, refusal, serve};
@@ -337,7 +340,7 @@ mod tests {
             pod.unwrap().into_view()
         };
         memory.note_made(pod("1"));
-        memory.note_let_go("2".to_owned());
+        memory.farewells.note_let_go("2".to_owned());
         let pods = memory.overlay(vec![pod("2"), pod("3")], |_| false);
         let kept: Vec<_> = pods.iter().map(|pod| (pod.uid.as_str(), !pod.finalizers.is_empty())).collect();
         assert_eq!(kept, [("2", false), ("3", true), ("1", true)]);
@@ -362,11 +365,23 @@ mod tests {
     #[test]
     fn a_job_that_was_let_go_is_not_kept_although_the_watch_shows_it_so() {
         let mut memory = memory();
-        memory.note_let_go("1".to_owned());
+        memory.farewells.note_let_go("1".to_owned());
         let jobs = memory.overlay(vec![job("1"), job("2")], |_| false);
         assert!(jobs[0].finalizers.is_empty() && !jobs[1].finalizers.is_empty());
         memory.overlay(vec![job("2")], |_| false);
-        assert!(memory.let_go.is_empty(), "what is gone is forgotten");
+        assert!(memory.farewells.is_empty(), "what is gone is forgotten");
+    }
+
+    #[test]
+    fn a_status_waits_for_the_next_look_while_looks_make_something_but_not_for_ever() {
+        let mut memory = memory();
+        assert!(!memory.status_waits(false));
+        assert!(memory.status_waits(true) && memory.status_waits(true));
+        memory.untold = Instant::now().checked_sub(STATUS_PERIOD);
+        assert!(!memory.status_waits(true));
+        assert!(memory.status_waits(true), "it was handed over a moment ago");
+        assert!(!memory.status_waits(false));
+        assert_eq!(memory.untold, None);
     }
 
     #[test]

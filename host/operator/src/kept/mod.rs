@@ -5,6 +5,7 @@
 //!   control ─▶ K::look ─▶ memory: the children, as far as they are known
 //!                      ─▶ create: after one more read of the object
 //!                      ─▶ deeds: what is done with children that there are
+//!                      ─▶ farewells: children are let go beside
 //!                      ─▶ outbox: the status, in the object's version
 //! ```
 
@@ -14,6 +15,7 @@ mod create;
 mod deeds;
 #[cfg(test)]
 mod fake;
+mod farewells;
 mod memory;
 mod outbox;
 
@@ -40,6 +42,7 @@ pub use child::{KeptChild, View};
 pub use control::control;
 pub use create::{Created, Maker, Outcome, create};
 pub use deeds::{Deed, carry_out, perform};
+pub use farewells::Farewells;
 pub use memory::{Memory, Remembered};
 pub use outbox::{Outbox, Permits, hand_over, write};
 

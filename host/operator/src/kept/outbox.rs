@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::api::PostParams;
+use stoker_core::kept::NEWEST;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::{Keeper, api, key, publish, version};
@@ -14,7 +15,7 @@ use crate::apply::timed;
 use crate::context::Context;
 
 /// A status is written at most this often.
-const STATUS_PERIOD: Duration = Duration::from_secs(1);
+pub(super) const STATUS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Statuses that are written at a time: they leave the API server to creations, which somebody waits for.
 const AT_A_TIME: usize = 8;
@@ -61,6 +62,8 @@ struct Inner<K: Keeper> {
     at_work: bool,
     /// When a status was written last.
     written: Option<Instant>,
+    /// A version of the object, and when it was asked for of which the answer was that it is the newest.
+    proven: Option<(u64, Instant)>,
 }
 
 /// A status that is to be written.
@@ -74,7 +77,7 @@ struct Letter<K: Keeper> {
 
 impl<K: Keeper> Default for Outbox<K> {
     fn default() -> Self {
-        let inner = Inner { latest: None, next: None, at_work: false, written: None };
+        let inner = Inner { latest: None, next: None, at_work: false, written: None, proven: None };
         Self { inner: Mutex::new(inner), hurry: Notify::new() }
     }
 }
@@ -113,6 +116,20 @@ impl<K: Keeper> Outbox<K> {
             inner.latest = Some(object.clone());
         }
         object
+    }
+
+    /// Notes that an object was the newest when, or after, that was asked.
+    pub fn prove(&self, object: &K, asked: Instant) {
+        let (mut inner, version) = (self.inner(), version(object));
+        if inner.proven.is_none_or(|(known, before)| (known, before) <= (version, asked)) {
+            inner.proven = Some((version, asked));
+        }
+    }
+
+    /// When an object was surely the newest, if that is not long ago.
+    pub fn proven(&self, object: &K) -> Option<Instant> {
+        let proven = self.inner().proven.filter(|(known, _)| *known == version(object));
+        proven.map(|(_, asked)| asked).filter(|asked| asked.elapsed() <= NEWEST.unsigned_abs())
     }
 
     /// Puts down what the object is to say, in place of what it was to say. True = nobody is at it yet.
@@ -218,11 +235,11 @@ pub async fn write<K: Keeper>(
     }
     let mut new = K::clone(&base);
     new.put_status(status.clone());
-    let (api, name) = (api(context, &**object), key(&**object).name);
+    let (api, name, asked) = (api(context, &**object), key(&**object).name, Instant::now());
     match timed(api.replace_status(&name, &PostParams::default(), &new)).await {
         Ok(written) => {
             context.metrics.status_written("ok");
-            outbox.saw(written);
+            outbox.prove(&outbox.saw(written), asked);
             Ok(Wrote::Written)
         }
         Err(kube::Error::Api(s)) if s.code == 404 => Ok(Wrote::Gone),
@@ -278,6 +295,23 @@ mod tests {
         assert_eq!(version(&*outbox.newest(Arc::new(object(6)))), 7, "the watch is late");
         assert_eq!(version(&*outbox.base(&Arc::new(object(6)))), 7);
         assert_eq!(version(&*outbox.base(&Arc::new(object(8)))), 8);
+    }
+
+    #[test]
+    fn i6_an_object_counts_as_the_newest_for_a_moment_after_the_api_server_said_so() {
+        let outbox = Outbox::default();
+        let now = Instant::now();
+        assert_eq!(outbox.proven(&object(7)), None);
+        outbox.prove(&object(7), now);
+        assert_eq!(outbox.proven(&object(7)), Some(now));
+        assert_eq!(outbox.proven(&object(6)), None, "another version");
+        outbox.prove(&object(6), now);
+        assert_eq!(outbox.proven(&object(7)), Some(now), "an answer that was late");
+        let long_ago = now.checked_sub(NEWEST.unsigned_abs() + Duration::from_millis(1)).unwrap();
+        outbox.prove(&object(8), long_ago);
+        assert_eq!(outbox.proven(&object(8)), None);
+        outbox.prove(&object(8), now);
+        assert_eq!(outbox.proven(&object(8)), Some(now));
     }
 
     #[test]
