@@ -36,6 +36,11 @@ release-musl: setup-rust policies ## Build a static operator
 crds: build ## Write the custom resource definitions into crds/
 	target/debug/stoker crds --dir crds
 
+.PHONY: simulate-results
+simulate-results: build ## Write examples/simulate/RESULTS.md
+	STOKER_BIN=$(CURDIR)/target/debug/stoker examples/simulate/results.sh > target/results.md
+	mv target/results.md examples/simulate/RESULTS.md
+
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt --all

@@ -1,6 +1,6 @@
 # Builds and checks the policies. Included by the top Makefile; every path is from there.
 
-POLICIES := buffer percent-buffer scheduled-buffer expression probe-verdict hysteresis json-status \
+POLICIES := buffer percent-buffer scheduled-buffer predictive expression probe-verdict hysteresis json-status \
 	fixed-lead learned-lead
 CARGO_COMPONENT_BIN := $(CURDIR)/target/tools/bin
 # No path of this machine gets into a component, so its digest is the same wherever it is built.
@@ -38,13 +38,13 @@ policies-component: $(CARGO_COMPONENT_BIN)/cargo-component ## Build the same cra
 	$(call policies-copy,target/policies-component-build/wasm32-wasip1/release,target/policies-component/default)
 
 .PHONY: policies-test
-policies-test: policies policies-component ## Check format, lints, rules, built components and the README's steps
+policies-test: build policies-component ## Check format, lints, rules, built components and the README's steps
 	cd policies && cargo fmt --all --check
 	cd policies && CARGO_TARGET_DIR=$(CURDIR)/target/policies-build \
 		cargo clippy --locked --workspace --all-targets -- -D warnings
 	cd policies && CARGO_TARGET_DIR=$(CURDIR)/target/policies-build RUSTFLAGS="$(POLICIES_RUSTFLAGS)" \
 		cargo clippy --locked --release --target wasm32-wasip2 -- -D warnings
-	PATH="$(CARGO_COMPONENT_BIN):$$PATH" CARGO_TARGET_DIR=$(CURDIR)/target/policies-quickstart-build \
+	PATH="$(CURDIR)/target/debug:$(CARGO_COMPONENT_BIN):$$PATH" CARGO_TARGET_DIR=$(CURDIR)/target/policies-quickstart-build \
 		policies/quickstart.sh target/policies-quickstart
 	cd policies && CARGO_TARGET_DIR=$(CURDIR)/target/policies-build \
 		POLICIES_PLAIN=$(CURDIR)/target/policies \

@@ -4,7 +4,7 @@
 #
 #   policies/quickstart.sh FOLDER     leaves rush-hour-{cargo-component,plain-cargo}.wasm in FOLDER
 #
-# Needs cargo-component on the PATH.
+# Needs stoker and cargo-component on the PATH.
 set -eu
 [ $# = 1 ] || { echo "usage: $0 FOLDER" >&2; exit 2; }
 mkdir -p "$1"
@@ -40,12 +40,12 @@ build() {
 }
 
 cd "$work"
-cargo component new --lib rush-hour
+sh -euc "$(block new)"
 cd rush-hour
-rm wit/world.wit
-cp "$wit" wit/
-block 'file: Cargo.toml' >Cargo.toml
+cargo test
 block 'file: src/lib.rs' >src/lib.rs
+rm src/rule.rs
+block 'file: cases.yaml' >cases.yaml
 build run rush-hour-cargo-component
 
 mkdir "$work/plain"

@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "buffer",
     "percent-buffer",
     "scheduled-buffer",
+    "predictive",
     "expression",
     "probe-verdict",
     "hysteresis",

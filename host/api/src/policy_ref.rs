@@ -16,8 +16,8 @@ pub struct PolicyRef {
     /// The component is the value of a key of a ConfigMap in the object's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapKey>,
-    /// The component is one that the operator carries: buffer, percent-buffer, scheduled-buffer, expression,
-    /// probe-verdict, hysteresis, json-status, fixed-lead or learned-lead.
+    /// The component is one that the operator carries: buffer, percent-buffer, scheduled-buffer, predictive,
+    /// expression, probe-verdict, hysteresis, json-status, fixed-lead or learned-lead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub builtin: Option<String>,

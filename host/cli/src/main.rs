@@ -2,12 +2,15 @@
 
 mod claim;
 mod crds;
+mod explain;
 mod flow;
 mod objects;
+mod policy;
 mod reports;
 mod run;
 mod run_now;
 mod service;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -39,6 +42,12 @@ enum Command {
     Release(claim::ReleaseArgs),
     /// Draw a JobFlow: its steps, what they wait for, and how far they are.
     Flow(flow::Args),
+    /// Tell why an object is as it is now.
+    Explain(explain::Args),
+    /// Write, look into, try and bring policies into a cluster.
+    Policy(policy::Args),
+    /// Try policies on a load in a simulated cluster: hours pass in seconds.
+    Simulate(simulate::Args),
     /// Begin an execution of a NodeBatchJob now.
     RunNow(run_now::Args),
     /// Compile the component on standard input; the operator runs this for itself, as a child with limits.
@@ -54,6 +63,9 @@ fn main() -> ExitCode {
         Command::Claim(args) => claim::claim(args),
         Command::Release(args) => claim::release(args),
         Command::Flow(args) => flow::flow(args),
+        Command::Explain(args) => explain::explain(args),
+        Command::Policy(args) => policy::policy(args),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::RunNow(args) => run_now::run_now(args),
         Command::Compile { memory_bytes, cpu_seconds } => {
             return stoker_operator::compile_program(memory_bytes, cpu_seconds);

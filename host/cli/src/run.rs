@@ -21,6 +21,10 @@ pub struct Args {
     /// by then still decides. Not kept if omitted: the formula decides then, and the target does not fall.
     #[arg(long, env = "STOKER_POLICY_CACHE", value_name = "DIR")]
     policy_cache: Option<PathBuf>,
+    /// File to which each policy's inputs and answers are written, a line of JSON for each: `stoker policy replay` asks them
+    /// again. It holds what the objects' pods say of themselves. At 64 MiB it becomes FILE.1, and a new one is begun.
+    #[arg(long, env = "STOKER_RECORD", value_name = "FILE")]
+    record: Option<PathBuf>,
     /// Processor time that compiling one policy may take, in seconds. A policy in Rust takes a fraction of one,
     /// an interpreter of JavaScript or Python about 20.
     #[arg(long, env = "STOKER_COMPILE_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -68,6 +72,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             namespaces: args.namespaces,
             listen: Some(args.listen).filter(|l| l != "off" && !l.is_empty()),
             policy_cache: args.policy_cache,
+            record: args.record,
             compile_limits: CompileLimits {
                 cpu: Duration::from_secs(args.compile_seconds),
                 memory_bytes: args.compile_memory << 20,

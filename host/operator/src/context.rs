@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::again::Unfinished;
 use crate::callback_urls::Callbacks;
 use crate::claims::Claims;
+use crate::decision_file::{DecisionFile, Witness};
 use crate::desk::Desk;
 use crate::job_templates::JobTemplates;
 use crate::kept::{Permits, Remembered};
@@ -48,6 +49,8 @@ pub struct Options {
     pub listen: Option<String>,
     /// Folder that keeps the last good policies over a restart; None = they are not kept.
     pub policy_cache: Option<PathBuf>,
+    /// File to which each policy's inputs and answers are written; None = they are not.
+    pub record: Option<PathBuf>,
     /// What compiling one component may cost.
     pub compile_limits: CompileLimits,
     /// Where claims are served; None = nowhere.
@@ -251,8 +254,15 @@ impl Context {
     pub fn new(client: Client, options: Options) -> Result<Arc<Self>, StartError> {
         let metrics = Metrics::new();
         let host = HostOptions { compile_limits: options.compile_limits, ..HostOptions::default() };
-        let host = PolicyHost::observed(host, metrics.policies.clone())
-            .map_err(|e| StartError::PolicyHost(e.to_string()))?;
+        let file = match options.record {
+            None => None,
+            Some(path) => {
+                let file = path.display().to_string();
+                Some(DecisionFile::open(path).map_err(|error| StartError::Record { file, error })?)
+            }
+        };
+        let witness = Arc::new(Witness { metrics: metrics.policies.clone(), file });
+        let host = PolicyHost::observed(host, witness).map_err(|e| StartError::PolicyHost(e.to_string()))?;
         let folder = options.policy_cache.clone().unwrap_or_default();
         let cache = PolicyCache::open(options.policy_cache)
             .map_err(|error| StartError::PolicyCache { folder: folder.display().to_string(), error })?;

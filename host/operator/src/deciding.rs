@@ -284,6 +284,7 @@ pub(crate) async fn ask(
             template_hash: hash,
             previous: state.memory.previous.as_ref(),
             history: &history,
+            startup: state.memory.startups.times(),
             state: &state.policy_state,
             now,
         },

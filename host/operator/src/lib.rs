@@ -23,6 +23,7 @@ mod context;
 mod cron_jobs;
 mod daemon_jobs;
 mod deciding;
+mod decision_file;
 mod desk;
 mod exec_probe;
 mod fence;
@@ -72,6 +73,14 @@ use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
 use stoker_api::{DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, NodeBatchJob, PreScaledCronJob};
 use tokio::sync::watch;
+
+/// What a simulation needs to ask a policy and to plan as the operator does.
+pub mod rehearsal {
+    pub use crate::desk::Demand;
+    pub use crate::object::Pool;
+    pub use crate::pool::settings;
+    pub use crate::projection::{ScalingContext, asked, scaling_input};
+}
 
 pub use again::WatchBackOff;
 pub use certificates::keep_current;

@@ -247,6 +247,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         }
     }
     let demand = context.desk.demand(uid);
+    state.memory.startups.note(&seen.pods);
     let snapshot = Snapshot { pods: &members, memories: &memories };
     let hash = pool.template_hash();
     state.misses = state.misses.saturating_add(demand.misses);
@@ -291,19 +292,13 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let refused_for = refused_for.filter(|wait| !wait.is_zero());
     let marks = mark_rules(spec);
     let settings = Settings {
-        bounds,
-        scale_down_delay: SignedDuration::from_secs(i64::from(spec.scale_down_delay_seconds)),
-        paused: spec.paused,
         template_refused: template_error.is_some(),
         conflicts: state.conflicts.keys().copied().collect(),
         no_creation_before: refused_for.and_then(|wait| Some(now + SignedDuration::try_from(wait).ok()?)),
-        replace: replace_rules(pool),
         // It is the pods that are marked, also where Jobs are the members.
         marks: if seen.jobs.is_none() { marks } else { MarkRules::default() },
-        max_per_second: spec.replenish.max_per_second,
-        placement: placement(spec),
         draining,
-        keep_ended: seen.jobs.is_some(),
+        ..settings(pool)
     };
     let mut plan = plan(snapshot, &counts, &decision, &settings, &mut state.memory, now);
     if !spec.paused {
@@ -419,6 +414,25 @@ fn replace_rules(pool: &Pool) -> ReplaceRules {
         after_use: spec.after_use == AfterUse::Replace,
         max_idle: spec.max_idle_seconds.map(|s| SignedDuration::from_secs(i64::from(s))),
         max_surge: spec.replenish.max_surge,
+    }
+}
+
+/// How a pool is planned by its spec alone.
+pub fn settings(pool: &Pool) -> Settings {
+    let spec = pool.spec();
+    Settings {
+        bounds: pool.bounds(),
+        scale_down_delay: SignedDuration::from_secs(i64::from(spec.scale_down_delay_seconds)),
+        paused: spec.paused,
+        template_refused: false,
+        conflicts: Default::default(),
+        no_creation_before: None,
+        replace: replace_rules(pool),
+        marks: mark_rules(spec),
+        max_per_second: spec.replenish.max_per_second,
+        placement: placement(spec),
+        draining: false,
+        keep_ended: matches!(pool, Pool::Jobs(_)),
     }
 }
 

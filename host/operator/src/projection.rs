@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use stoker_api::{BusyProbe, BusyProbeMode};
 use stoker_core::asked::{Answers, Rules};
 use stoker_core::pod::{Phase, PodView};
+use stoker_core::pool::startups::StartupTimes;
 use stoker_core::pool::{Asked, Counts, LimitedBy, Previous, Snapshot};
 use stoker_core::verdict::{Judgement, PodMemories, Reading, Verdict, probe_since, read};
 use stoker_policy::contract::types::{PodState, PoolIdentity};
@@ -47,6 +48,7 @@ pub struct ScalingContext<'a> {
     pub template_hash: &'a str,
     pub previous: Option<&'a Previous>,
     pub history: &'a [(Timestamp, u32, u32)],
+    pub startup: StartupTimes,
     pub state: &'a [u8],
     pub now: Timestamp,
 }
@@ -103,7 +105,12 @@ pub fn scaling_input(snapshot: Snapshot<'_>, c: &ScalingContext<'_>) -> scaling:
             .iter()
             .map(|(at, busy, total)| scaling::Sample { at: millis(*at), busy: *busy, total: *total })
             .collect(),
-        startup: scaling::Startup { samples: 0, p50: 0, p90: 0, p99: 0 },
+        startup: scaling::Startup {
+            samples: c.startup.samples,
+            p50: c.startup.p50,
+            p90: c.startup.p90,
+            p99: c.startup.p99,
+        },
         signals: Vec::new(),
         previous: c.previous.map(|p| scaling::Previous {
             at: millis(p.at),

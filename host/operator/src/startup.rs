@@ -76,6 +76,14 @@ pub enum StartError {
         /// What happened.
         error: std::io::Error,
     },
+    /// The file of decisions cannot be written.
+    #[error("decisions cannot be recorded in {file}: {error}; choose another file with --record")]
+    Record {
+        /// The file.
+        file: String,
+        /// What happened.
+        error: std::io::Error,
+    },
     /// The address for claims is taken or not ours.
     #[error("cannot listen on {address} for claims: {error}; choose another with --claims")]
     ListenClaims {

@@ -83,7 +83,7 @@ fn shown(name: &str) -> String {
 }
 
 /// Tells components from all else by their first bytes.
-fn kind(bytes: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn kind(bytes: &[u8]) -> Result<(), Refusal> {
     let found = match bytes {
         [] => "it is empty".to_owned(),
         [0, b'a', b's', b'm', _, _, 1, 0, ..] => return Ok(()),

@@ -58,6 +58,13 @@ pub(crate) fn compiler() -> Result<Engine, HostError> {
     engine(&settings())
 }
 
+/// The engine that counts instructions.
+pub(crate) fn meter() -> Result<Engine, HostError> {
+    let mut config = settings();
+    config.consume_fuel(true);
+    engine(&config)
+}
+
 fn engine(config: &Config) -> Result<Engine, HostError> {
     Engine::new(config).map_err(|error| HostError::Engine(format!("{error:#}")))
 }

@@ -20,6 +20,7 @@ use crate::limits::Limits;
 use crate::loader::Cache;
 use crate::observer::{Nobody, Observer};
 use crate::policy::{self, Linked, Policy};
+use crate::record::{Exchange, Record, parts};
 use crate::state::{Seed, State};
 use crate::workers::{Ran, Workers};
 
@@ -161,6 +162,7 @@ impl PolicyHost {
         if policy.linked.scaling.is_none() {
             return Err(CallError::Missing("scaling"));
         }
+        let kept = self.kept(&input);
         let seed = Seed { now: input.now, uid: input.pool.uid.clone() };
         let run = move |linked: &Linked, store: &mut Store<State>, instance: &Instance| {
             let indices = linked.scaling.as_ref().ok_or_else(|| missing("scaling"))?;
@@ -169,7 +171,13 @@ impl PolicyHost {
             answer::scale(&mut answer, &input).map_err(Failure::Answer)?;
             Ok(answer)
         };
-        self.0.ask(&policy.linked, limits, seed, "scale", run).await
+        let answer = self.0.ask(&policy.linked, limits, seed, "scale", run).await;
+        if let Some(input) = kept {
+            let (said, error, log) = parts(answer.clone());
+            let exchange = Exchange::Scale { input, answer: said };
+            self.0.observer.decided(Record::new(policy, limits, exchange, error, log));
+        }
+        answer
     }
 
     /// Asks which pods are busy. The answer has a verdict for each pod of the input, in its order.
@@ -185,6 +193,7 @@ impl PolicyHost {
         if policy.linked.busyness.is_none() {
             return Err(CallError::Missing("busyness"));
         }
+        let kept = self.kept(&input);
         let seed = Seed { now: input.now, uid: input.pool.uid.clone() };
         let run = move |linked: &Linked, store: &mut Store<State>, instance: &Instance| {
             let indices = linked.busyness.as_ref().ok_or_else(|| missing("busyness"))?;
@@ -193,7 +202,13 @@ impl PolicyHost {
             answer::classify(&mut answer, input.pods.len()).map_err(Failure::Answer)?;
             Ok(answer)
         };
-        self.0.ask(&policy.linked, limits, seed, "classify", run).await
+        let answer = self.0.ask(&policy.linked, limits, seed, "classify", run).await;
+        if let Some(input) = kept {
+            let (said, error, log) = parts(answer.clone());
+            let exchange = Exchange::Classify { input, answer: said };
+            self.0.observer.decided(Record::new(policy, limits, exchange, error, log));
+        }
+        answer
     }
 
     /// Asks how long before the next instant the warm-up begins.
@@ -209,6 +224,7 @@ impl PolicyHost {
         if policy.linked.warm_up.is_none() {
             return Err(CallError::Missing("warm-up"));
         }
+        let kept = self.kept(&input);
         let seed = Seed { now: input.now, uid: input.pool.uid.clone() };
         let run = move |linked: &Linked, store: &mut Store<State>, instance: &Instance| {
             let indices = linked.warm_up.as_ref().ok_or_else(|| missing("warm-up"))?;
@@ -217,7 +233,18 @@ impl PolicyHost {
             answer::lead(&mut answer).map_err(Failure::Answer)?;
             Ok(answer)
         };
-        self.0.ask(&policy.linked, limits, seed, "lead", run).await
+        let answer = self.0.ask(&policy.linked, limits, seed, "lead", run).await;
+        if let Some(input) = kept {
+            let (said, error, log) = parts(answer.clone());
+            let exchange = Exchange::Lead { input, answer: said };
+            self.0.observer.decided(Record::new(policy, limits, exchange, error, log));
+        }
+        answer
+    }
+
+    /// A copy of an input, if somebody wants records.
+    fn kept<T: Clone>(&self, input: &T) -> Option<Box<T>> {
+        self.0.observer.records().then(|| Box::new(input.clone()))
     }
 
     /// Calls that wait for a thread, for a gauge.

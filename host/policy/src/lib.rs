@@ -28,9 +28,12 @@ mod host;
 mod limits;
 mod loader;
 mod log;
+mod meter;
 mod observer;
 mod policy;
+mod record;
 mod state;
+mod surface;
 mod wasi;
 mod workers;
 
@@ -42,5 +45,11 @@ pub use error::{CallError, ConfigRefusal, HostError, Refusal};
 pub use host::{HostOptions, PolicyHost};
 pub use limits::Limits;
 pub use log::{LogLevel, LogLine};
+pub use meter::{Asked, Cost, Meter};
 pub use observer::Observer;
 pub use policy::{Exports, Policy};
+pub use record::{Exchange, RECORD_VERSION, Record, Replayed, parts};
+pub use surface::Surface;
+
+/// The contract that this host speaks.
+pub const CONTRACT: &str = "stoker:policy@0.1.0";

@@ -69,6 +69,11 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
+    /// Bytes of memory that the instance holds: it never gives any back.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+
     pub(crate) fn new(memory_limit: usize) -> Self {
         Self { memory_limit, memory: 0, tables: 0, memory_refused: false, tables_refused: false }
     }

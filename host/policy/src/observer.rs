@@ -3,6 +3,7 @@
 use crate::call::Timing;
 use crate::compile::CompileCost;
 use crate::digest::Digest;
+use crate::record::Record;
 
 /// Is told of each piece of work when it ends. Called on the threads that do the work, so it must be
 /// quick.
@@ -15,6 +16,14 @@ pub trait Observer: Send + Sync {
 
     /// Nobody holds the policy any more, and it is no longer kept.
     fn forgotten(&self, digest: &Digest);
+
+    /// Whether it wants [`Self::decided`], which costs a copy of each input.
+    fn records(&self) -> bool {
+        false
+    }
+
+    /// An object's policy was asked, and answered or failed.
+    fn decided(&self, _: Record) {}
 }
 
 /// For those who do not want to know.

@@ -12,6 +12,7 @@ pub mod pace;
 pub mod plan;
 pub mod replace;
 pub mod snapshot;
+pub mod startups;
 pub mod status;
 pub mod successions;
 mod victims;
@@ -48,6 +49,8 @@ pub struct Memory {
     pub last_good: Option<u32>,
     /// The decision before this one.
     pub previous: Option<Previous>,
+    /// How long pods took to start.
+    pub startups: startups::Startups,
     /// The operator's own doings that the watch has not shown.
     pub overlay: Overlay,
     /// Whose places the next Jobs take, where Jobs are the members.

@@ -16,8 +16,8 @@ use crate::again::ERRORS;
 use crate::context::Context;
 use crate::object::Key;
 
-/// Children of one object that are let go at a time.
-const AT_A_TIME: usize = 4;
+/// Children of one object that are let go at a time when it goes, too.
+const AT_A_TIME: usize = 8;
 
 /// The children of an object that are to be let go, or were.
 #[derive(Default)]
@@ -36,6 +36,8 @@ struct Inner {
     done: HashSet<String>,
     /// A task is at it.
     at_work: bool,
+    /// The object goes, too.
+    going: bool,
 }
 
 impl Farewells {
@@ -45,8 +47,9 @@ impl Farewells {
 
     /// Lines children up that are to be let go then; those that wait already go then if that is sooner. True = somebody has
     /// to begin.
-    fn ask(&self, children: Vec<Upkeep>, at: Instant) -> bool {
+    fn ask(&self, children: Vec<Upkeep>, at: Instant, going: bool) -> bool {
         let mut inner = self.inner();
+        inner.going = going;
         for child in children {
             let Upkeep::LetGo { uid, .. } = &child else { continue };
             if inner.done.contains(uid) || inner.open.contains(uid) {
@@ -73,6 +76,11 @@ impl Farewells {
         let first = inner.waiting.values().map(|(at, _)| *at).min();
         inner.at_work = !next.is_empty() || first.is_some();
         (next, first)
+    }
+
+    /// How many are let go at a time: those of an object that goes on leave the API server to its creations.
+    fn at_a_time(&self) -> usize {
+        if self.inner().going { AT_A_TIME } else { 1 }
     }
 
     /// Notes what became of one.
@@ -125,7 +133,7 @@ pub fn let_go_beside<K: Keeper>(
     going: bool,
 ) {
     let held = if going { Duration::ZERO } else { NAME_HELD.unsigned_abs() };
-    if farewells.ask(children, Instant::now() + held) {
+    if farewells.ask(children, Instant::now() + held, going) {
         tokio::spawn(see_off::<K>(context.clone(), farewells.clone(), key.clone(), owner.to_owned()));
     }
 }
@@ -148,7 +156,7 @@ async fn see_off<K: Keeper>(context: Arc<Context>, farewells: Arc<Farewells>, ke
             let outcome = perform::<K::Child>(context, &key.namespace, owner, &deed).await;
             (deed, outcome)
         });
-        let mut outcomes = std::pin::pin!(outcomes.buffer_unordered(AT_A_TIME));
+        let mut outcomes = std::pin::pin!(outcomes.buffer_unordered(farewells.at_a_time()));
         while let Some((deed, outcome)) = outcomes.next().await {
             let Deed::Upkeep(Upkeep::LetGo { uid, .. }) = &deed else { continue };
             match outcome {
@@ -183,24 +191,24 @@ mod tests {
     #[test]
     fn a_child_is_let_go_once_however_often_looks_ask_for_it() {
         let (farewells, now) = (Farewells::default(), Instant::now());
-        assert!(farewells.ask(vec![child("1")], now));
-        assert!(!farewells.ask(vec![child("1")], now), "a task is at it");
+        assert!(farewells.ask(vec![child("1")], now, false));
+        assert!(!farewells.ask(vec![child("1")], now, false), "a task is at it");
         assert_eq!(farewells.take(now), (vec![child("1")], None));
-        assert!(!farewells.ask(vec![child("1")], now), "it is on its way");
+        assert!(!farewells.ask(vec![child("1")], now, false), "it is on its way");
         farewells.settled("1", true);
-        assert!(!farewells.ask(vec![child("1")], now), "the watch is late");
+        assert!(!farewells.ask(vec![child("1")], now, false), "the watch is late");
         assert_eq!(farewells.take(now), (vec![], None));
-        assert!(farewells.ask(vec![child("2")], now), "the next one needs a task again");
+        assert!(farewells.ask(vec![child("2")], now, false), "the next one needs a task again");
     }
 
     #[test]
     fn i6_its_name_is_held_since_that_was_first_asked_for_unless_its_owner_goes() {
         let (farewells, now) = (Farewells::default(), Instant::now());
         let (soon, later) = (now + Duration::from_secs(30), now + Duration::from_secs(31));
-        farewells.ask(vec![child("1"), child("2")], soon);
-        farewells.ask(vec![child("1")], later);
+        farewells.ask(vec![child("1"), child("2")], soon, false);
+        farewells.ask(vec![child("1")], later, false);
         assert_eq!(farewells.take(now), (vec![], Some(soon)));
-        farewells.ask(vec![child("1")], now);
+        farewells.ask(vec![child("1")], now, false);
         assert_eq!(farewells.take(now), (vec![child("1")], Some(soon)));
         assert_eq!(farewells.take(soon), (vec![child("2")], None));
     }
@@ -208,11 +216,11 @@ mod tests {
     #[test]
     fn after_an_error_looks_ask_anew() {
         let (farewells, now) = (Farewells::default(), Instant::now());
-        farewells.ask(vec![child("1"), child("2")], now);
+        farewells.ask(vec![child("1"), child("2")], now, false);
         farewells.take(now);
         farewells.settled("1", true);
         farewells.give_up();
-        farewells.ask(vec![child("1"), child("2")], now);
+        farewells.ask(vec![child("1"), child("2")], now, false);
         assert_eq!(farewells.take(now), (vec![child("2")], None));
     }
 }

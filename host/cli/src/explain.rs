@@ -1,0 +1,136 @@
+//! `stoker explain`: why an object is as it is now, told from its status and its Events.
+
+mod story;
+
+use std::io::Write as _;
+use std::pin::pin;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Args as ClapArgs;
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Event;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+use kube::runtime::watcher;
+use kube::{Client, Resource, ResourceExt as _};
+use stoker_api::{DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, NodeBatchJob, PreScaledCronJob};
+
+use crate::claim::block_on;
+
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  stoker explain hsd/web              why the pool has the size that it has
+  stoker explain HotStandbyJob/ci -n build --watch
+
+Kinds have their long, plural or short names, as for kubectl: hsd, hsj, psc, jf, dj, nbj.")]
+pub struct Args {
+    /// The object: KIND/NAME.
+    object: String,
+    /// Its namespace. Omitted: that of the kubeconfig's current context, or of the pod that this runs in.
+    #[arg(long, short = 'n')]
+    namespace: Option<String>,
+    /// Tell it again whenever it changes, until the object is deleted.
+    #[arg(long, short = 'w')]
+    watch: bool,
+}
+
+pub fn explain(args: Args) -> Result<ExitCode> {
+    let (kind, name) = args
+        .object
+        .split_once('/')
+        .ok_or_else(|| anyhow!("{:?}: name the object as KIND/NAME, such as hsd/web", args.object))?;
+    let resource = resource(kind)?;
+    block_on(async {
+        let client = stoker_operator::connect().await?;
+        let namespace = args.namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
+        let there = api.get(name).await.map_err(|error| match error {
+            kube::Error::Api(status) if status.code == 404 => anyhow!(
+                "no {} {name} in namespace {namespace}; `kubectl get {} -A` lists those there are",
+                resource.kind,
+                resource.plural
+            ),
+            other => anyhow!(other).context(format!("cannot read {} {name}", resource.kind)),
+        })?;
+        let mut told = tell(&client, &resource.kind, &there, "").await?;
+        if !args.watch {
+            return Ok(());
+        }
+        let mut changes = pin!(watcher::watch_object(api, name));
+        while let Some(change) = changes.next().await {
+            match change {
+                Ok(Some(object)) => told = tell(&client, &resource.kind, &object, &told).await?,
+                Ok(None) => return Ok(()),
+                // The watch goes on by itself, after ever longer pauses.
+                Err(error) => eprintln!("stoker: not up to date: {error}"),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A kind by any of its names.
+fn resource(name: &str) -> Result<ApiResource> {
+    fn of<K: Resource<DynamicType = ()>>(short: &'static str) -> (&'static str, ApiResource) {
+        (short, ApiResource::erase::<K>(&()))
+    }
+    let all = [
+        of::<HotStandbyDeployment>("hsd"),
+        of::<HotStandbyJob>("hsj"),
+        of::<PreScaledCronJob>("psc"),
+        of::<JobFlow>("jf"),
+        of::<DaemonJob>("dj"),
+        of::<NodeBatchJob>("nbj"),
+    ];
+    let wanted = name.to_lowercase();
+    let is = |(short, resource): &&(&str, ApiResource)| {
+        [short, resource.plural.as_str(), resource.kind.to_lowercase().as_str()].contains(&wanted.as_str())
+    };
+    if let Some((_, resource)) = all.iter().find(is) {
+        return Ok(resource.clone());
+    }
+    let names: Vec<String> =
+        all.iter().map(|(short, resource)| format!("{} ({short})", resource.kind)).collect();
+    bail!("there is no kind {name:?} to explain; there are {}", names.join(", "))
+}
+
+/// Tells what there is to tell of an object, unless that was told just now.
+async fn tell(client: &Client, kind: &str, object: &DynamicObject, told: &str) -> Result<String> {
+    let events: Api<Event> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let selector = format!("involvedObject.uid={}", object.uid().unwrap_or_default());
+    // Whoever may not read Events is told the rest.
+    let events = events.list(&ListParams::default().fields(&selector)).await;
+    let (events, hidden) = events.map_or_else(|error| (Vec::new(), Some(error)), |list| (list.items, None));
+    let mut story = story::story(kind, object, &events, Timestamp::now());
+    if let Some(error) = hidden {
+        story += &format!("\nIts Events cannot be read: {error}\n");
+    }
+    if story != told {
+        let before = if told.is_empty() { "" } else { "\n" };
+        let mut out = std::io::stdout();
+        write!(out, "{before}{story}").and_then(|()| out.flush()).context("cannot print")?;
+    }
+    Ok(story)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_found_by_each_of_their_names() {
+        for name in ["hsd", "HotStandbyDeployment", "hotstandbydeployments", "HotStandbyDeployments"] {
+            assert_eq!(resource(name).unwrap().kind, "HotStandbyDeployment");
+        }
+        assert_eq!(resource("nbj").unwrap().plural, "nodebatchjobs");
+        let error = resource("deployment").unwrap_err().to_string();
+        assert!(
+            error.starts_with(
+                "there is no kind \"deployment\" to explain; there are HotStandbyDeployment (hsd)"
+            )
+        );
+    }
+}
