@@ -54,7 +54,7 @@ fn a_picture_and_a_table_are_drawn_for_each_policy() {
     for words in [
         "formula on flash-crowd\n",
         "percent-buffer (percent 50) on flash-crowd\n",
-        "█ busy  × demand above it",
+        "█ busy on average, ▓ at most  × waits",
         "pod-hours  above best",
         "times as fast.\n",
     ] {

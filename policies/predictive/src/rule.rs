@@ -44,15 +44,14 @@ pub fn decide(pool: &Pool, config: &Config, memory: &mut Memory, now: i64) -> An
     if let Some((expected, from)) = memory.forecast(now, now.saturating_add(ahead)) {
         // Rounding errors of binary numbers add no pod.
         let expected = (expected * (1.0 + config.margin_percent / 100.0) - 1e-6).ceil().max(0.0) as u32;
-        let forecast = expected.saturating_add(pool.idle_target);
-        if forecast > now_needed {
-            wanted = forecast;
+        if expected > now_needed {
+            wanted = expected;
             let when = if from > now {
                 format!("in {} min", (from - now + 59_999) / 60_000)
             } else {
                 "now".to_owned()
             };
-            reason = format!("{expected} expected {when} + {} idle; {in_use} in use", pool.idle_target);
+            reason = format!("{expected} expected {when}; {in_use} in use");
         }
     }
     let desired = wanted.max(pool.minimum).min(pool.maximum);
@@ -111,8 +110,8 @@ mod tests {
         // Pods start within a minute, and a minute of margin: from 07:58 on.
         assert_eq!(at(31, SLOT - 121_000).desired, 5);
         let ahead = at(31, SLOT - 120_000);
-        assert_eq!((ahead.desired, ahead.reason.as_str()), (13, "10 expected in 2 min + 3 idle; 2 in use"));
-        assert_eq!(at(32, 0).reason, "10 expected now + 3 idle; 2 in use");
+        assert_eq!((ahead.desired, ahead.reason.as_str()), (10, "10 expected in 2 min; 2 in use"));
+        assert_eq!(at(32, 0).reason, "10 expected now; 2 in use");
         assert_eq!(at(33, 0).desired, 5, "over");
     }
 

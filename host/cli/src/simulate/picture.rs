@@ -14,6 +14,7 @@ const PANEL: (u32, u32) = (1000, 220);
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Bin {
     demand: f64,
+    waiting: f64,
     busy: f64,
     standby: f64,
     starting: f64,
@@ -37,6 +38,7 @@ fn bins(outcome: &Outcome, parts: usize) -> Vec<Bin> {
             of.standby += share * f64::from(point.standby);
             of.starting += share * f64::from(point.starting);
             of.demand = of.demand.max(f64::from(point.demand));
+            of.waiting = of.waiting.max(f64::from(point.demand - point.busy.min(point.demand)));
             of.target = of.target.max(f64::from(point.target));
             bin += 1;
         }
@@ -65,7 +67,8 @@ pub fn terminal(outcome: &Outcome, columns: usize) -> String {
         let middle = (line as f64 + 0.5) * step;
         let sign = |bin: &Bin| match bin {
             bin if middle < bin.busy => '█',
-            bin if middle < bin.demand => '×',
+            bin if middle < bin.demand && middle >= bin.demand - bin.waiting => '×',
+            bin if middle < bin.demand => '▓',
             bin if middle < bin.busy + bin.standby => '▒',
             bin if middle < bin.busy + bin.standby + bin.starting => '░',
             bin if (middle - bin.target).abs() <= step / 2.0 => '─',
@@ -86,7 +89,7 @@ pub fn terminal(outcome: &Outcome, columns: usize) -> String {
         let (from, until) = (&from[..from.len().min(16)], &until[..until.len().min(16)]);
         out += &format!("{:7}{from}{:>width$}\n", "", until, width = parts - from.len());
     }
-    out += "       █ busy  × demand above it: waits, or came and went  ▒ standby  ░ starting  ─ target\n";
+    out += "       █ busy on average, ▓ at most  × waits  ▒ standby  ░ starting  ─ target\n";
     out
 }
 

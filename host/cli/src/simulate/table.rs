@@ -18,7 +18,8 @@ const HEAD: [&str; 10] = [
 fn cells(outcome: &Outcome) -> [String; 10] {
     let wait = |millis: i64| match millis {
         0 => "0 s".to_owned(),
-        1..10_000 => format!("{:.1} s", millis as f64 / 1000.0),
+        1..100 => "< 0.1 s".to_owned(),
+        100..10_000 => format!("{:.1} s", millis as f64 / 1000.0),
         _ => format!("{} s", millis / 1000),
     };
     // Who was never served has waited for longer than can be told.
