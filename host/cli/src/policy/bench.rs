@@ -91,7 +91,7 @@ fn questions(policy: &Policy, config: &Value) -> Result<Vec<(String, Asked)>> {
     let (exports, mut all) = (policy.exports(), Vec::new());
     for pods in [1_u32, 100, 1000] {
         let name = |call: &str| format!("{call}, {pods} pod{}", if pods == 1 { "" } else { "s" });
-        let state = |pod: u32| if pod % 2 == 0 { "busy" } else { "idle" };
+        let state = |pod: u32| if pod.is_multiple_of(2) { "busy" } else { "idle" };
         if exports.scaling {
             let list: Vec<Value> =
                 (0..pods).map(|pod| json!({"state": state(pod), "node": pod % 20})).collect();

@@ -120,6 +120,9 @@ const STANDBY: RGBColor = RGBColor(144, 205, 244);
 const STARTING: RGBColor = RGBColor(226, 232, 240);
 const TARGET: RGBColor = RGBColor(45, 55, 72);
 
+/// What is drawn of each part of the time, in which colour, and its name.
+type Series = (fn(&Bin) -> f64, RGBColor, &'static str);
+
 type Area<'a, 'b> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 fn draw(
@@ -158,7 +161,7 @@ fn draw(
         .x_label_formatter(&label)
         .y_label_formatter(&|pods| format!("{pods:.0}"))
         .draw()?;
-    let stacked: [(fn(&Bin) -> f64, RGBColor, &str); 3] = [
+    let stacked: [Series; 3] = [
         (|bin| bin.busy + bin.standby + bin.starting, STARTING, "starting"),
         (|bin| bin.busy + bin.standby, STANDBY, "standby"),
         (|bin| bin.busy, BUSY, "busy"),
@@ -170,8 +173,7 @@ fn draw(
             .label(name)
             .legend(move |(x, y)| Rectangle::new([(x, y - 4), (x + 12, y + 4)], colour.filled()));
     }
-    let lines: [(fn(&Bin) -> f64, RGBColor, &str); 2] =
-        [(|bin| bin.target, TARGET, "target"), (|bin| bin.demand, DEMAND, "demand")];
+    let lines: [Series; 2] = [(|bin| bin.target, TARGET, "target"), (|bin| bin.demand, DEMAND, "demand")];
     for (of, colour, name) in lines {
         let line = bins.iter().enumerate().map(|(i, bin)| (at(i), of(bin)));
         chart

@@ -148,7 +148,7 @@ fn a_decision_is_measured() {
     for row in ["classify, 1 pod ", "classify, 100 pods ", "classify, 1000 pods "] {
         assert!(said.out.contains(row), "{}", said.out);
     }
-    let said = folder.stoker(&["bench", "builtin:scheduled-buffer", "--rounds", "3"]);
+    let said = folder.stoker(&["bench", "builtin:expression", "--rounds", "3"]);
     assert!(said.code == Some(1) && said.error.contains("give one that it takes with --config"), "{said:?}");
 }
 
