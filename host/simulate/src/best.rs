@@ -2,9 +2,11 @@
 //!
 //! At each moment at least as many pods must be Ready as requests run. Sort the moments by level: the k-th pod is needed
 //! whenever at least k requests run. Between two times at which it is needed, whoever knows the future either keeps it
-//! idle, or lets it go and has another one ready in time, which costs the start-up time: the cheaper of both. And each
-//! level's first pod has to start once. Levels do not depend on each other, so that their sum is the least there is. The
-//! start-up time that counts is the median.
+//! idle, or lets it go and has another one ready in time, which costs the start-up time: the cheaper of both. As the pool
+//! had time to fill before the load begins, each level may be Ready from then on, at no more than waiting until its first
+//! use. Levels do not depend on each other, so that their sum is the least there is. The start-up time that counts is the
+//! median: with pods that all start as fast, nobody who serves every request at once takes less; where start-up times
+//! vary, a lucky policy may by a little.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -31,8 +33,9 @@ pub fn best(load: &Load, startup: SignedDuration) -> Best {
     // What ends at a moment makes room for what begins then.
     changes.sort_unstable();
     let start = startup.as_secs_f64();
-    // Since when each level is not needed; None = it has never been.
+    // Since when each level is not needed; None = it has never been, so since the load began.
     let mut idle_since: Vec<Timestamp> = Vec::new();
+    let (first, _) = load.span();
     let (mut running, mut seconds) = (0, 0.0);
     for (at, begins) in changes {
         if begins {
@@ -40,7 +43,7 @@ pub fn best(load: &Load, startup: SignedDuration) -> Best {
                 Some(since) => at.duration_since(*since).as_secs_f64().min(start),
                 None => {
                     idle_since.push(at);
-                    start
+                    at.duration_since(first).as_secs_f64().min(start)
                 }
             };
             running += 1;
@@ -69,10 +72,10 @@ mod tests {
 
     #[test]
     fn a_gap_costs_as_much_as_a_start_at_most() {
-        assert_eq!(hours(&[(0, 100)], 30), 130.0);
-        assert_eq!(hours(&[(0, 100), (110, 100)], 30), 240.0, "kept for ten seconds");
-        assert_eq!(hours(&[(0, 100), (200, 100)], 30), 260.0, "another one starts");
-        assert_eq!(hours(&[(0, 100), (100, 100)], 30), 230.0, "one after the other");
-        assert_eq!(hours(&[(0, 100), (50, 100)], 30), 260.0, "two at a time");
+        assert_eq!(hours(&[(0, 100)], 30), 100.0, "it is Ready when the load begins");
+        assert_eq!(hours(&[(0, 100), (110, 100)], 30), 210.0, "kept for ten seconds");
+        assert_eq!(hours(&[(0, 100), (200, 100)], 30), 230.0, "another one starts");
+        assert_eq!(hours(&[(0, 100), (100, 100)], 30), 200.0, "one after the other");
+        assert_eq!(hours(&[(0, 100), (50, 100)], 30), 230.0, "two at a time");
     }
 }

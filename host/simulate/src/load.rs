@@ -7,6 +7,13 @@ use serde_json::Value;
 /// Requests that a load may hold.
 const MOST: usize = 2_000_000;
 
+/// The longest request, in seconds: some four months.
+const LONGEST: i64 = 10_000_000;
+
+/// The last time of a load, in seconds since 1970: the beginning of 2200. From there a request of any length still ends
+/// within what a timestamp can hold.
+const LAST: i64 = 7_258_118_400;
+
 /// When loads begin whose times are counted from their beginning: a Monday at midnight UTC.
 const MONDAY: i64 = 1_767_571_200;
 
@@ -48,6 +55,8 @@ impl Load {
     /// # Errors
     /// Which line and column cannot be read, and what is expected there.
     pub fn read(name: &str, text: &str) -> Result<Self> {
+        // Spreadsheets write a byte order mark.
+        let text = text.trim_start_matches('\u{feff}');
         let load = if text.trim_start().starts_with('{') { prometheus(text)? } else { csv(text)? };
         ensure!(!load.is_empty(), "it holds no request");
         ensure!(load.len() <= MOST, "it holds {} requests, at most {MOST} are simulated", load.len());
@@ -65,12 +74,14 @@ impl Load {
 fn csv(text: &str) -> Result<Vec<Request>> {
     let mut lines =
         text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    let head = lines.next().map(|(_, line)| line.replace(' ', "").to_lowercase()).unwrap_or_default();
+    let (number, head) = lines
+        .next()
+        .map_or((1, String::new()), |(i, line)| (i + 1, line.replace(' ', "").to_lowercase()));
     let of_requests = match head.as_str() {
         "at,duration" => true,
         "time,busy" => false,
         _ => bail!(
-            "line 1: the columns are at,duration (requests) or time,busy (how many are busy), not {head:?}"
+            "line {number}: the columns are at,duration (requests) or time,busy (how many are busy), not {head:?}"
         ),
     };
     let (mut requests, mut samples) = (Vec::new(), Vec::new());
@@ -105,19 +116,26 @@ fn time(text: &str) -> Result<Timestamp> {
         ensure!((0.0..=3.2e8).contains(&seconds), "{text:?} is not within ten years of the beginning");
         return Ok(monday() + SignedDuration::from_millis((seconds * 1000.0).round() as i64));
     }
-    text.parse().map_err(|_| wrong())
+    dated(text.parse().map_err(|_| wrong())?)
+}
+
+/// A time that is within what can be simulated.
+fn dated(at: Timestamp) -> Result<Timestamp> {
+    ensure!((0..LAST).contains(&at.as_second()), "{at} is not from 1970 to 2199");
+    Ok(at)
 }
 
 fn duration(text: &str) -> Result<SignedDuration> {
     let wrong = || anyhow!("{text:?} is not a duration: write seconds, or such as 5m");
     let span = match text.parse::<f64>() {
-        Ok(seconds) if seconds.is_finite() && seconds.abs() < 1e7 => {
+        Ok(seconds) if seconds.is_finite() && seconds.abs() <= LONGEST as f64 => {
             SignedDuration::from_millis((seconds * 1000.0).round() as i64)
         }
         Ok(_) => return Err(wrong()),
         Err(_) => text.parse().map_err(|_| wrong())?,
     };
     ensure!(span.is_positive(), "{text:?} is not above zero");
+    ensure!(span.as_secs() <= LONGEST, "{text:?} is longer than {LONGEST} seconds");
     Ok(span)
 }
 
@@ -150,7 +168,7 @@ fn prometheus(text: &str) -> Result<Vec<Request>> {
     }
     let mut requests = Vec::new();
     for (i, series) in answer["data"]["result"].as_array().into_iter().flatten().enumerate() {
-        let mut samples = Vec::new();
+        let mut samples: Vec<(Timestamp, usize)> = Vec::new();
         for (k, sample) in series["values"].as_array().into_iter().flatten().enumerate() {
             let wrong = || {
                 anyhow!("series {}, value {}: [seconds, \"number\"] is expected, not {sample}", i + 1, k + 1)
@@ -159,6 +177,9 @@ fn prometheus(text: &str) -> Result<Vec<Request>> {
             let busy = sample[1].as_str().and_then(|text| text.parse::<f64>().ok());
             let busy = busy.filter(|busy| (0.0..=1e6).contains(busy)).ok_or_else(wrong)?;
             let at = Timestamp::from_millisecond((at * 1000.0).round() as i64).map_err(|_| wrong())?;
+            let place = || format!("series {}, value {}", i + 1, k + 1);
+            let at = dated(at).with_context(place)?;
+            ensure!(samples.last().is_none_or(|(before, _)| *before < at), "{}: times must ascend", place());
             samples.push((at, busy.round() as usize));
         }
         requests.extend(occupied(&samples));
@@ -179,6 +200,7 @@ mod tests {
     #[test]
     fn requests_are_read_in_any_order() {
         assert_eq!(requests("at,duration\n10, 5m\n0,2.0\n\n# later\n"), [(0, 2), (10, 300)]);
+        assert_eq!(requests("\u{feff}at,duration\r\n0,1\r\n"), [(0, 1)], "as spreadsheets write it");
         assert_eq!(requests("at, duration\n2026-01-05T00:01:00Z,1\n"), [(60, 1)]);
     }
 
@@ -206,6 +228,13 @@ mod tests {
             ("at,duration\n1,2\nnoon,2\n", "line 3, column 1: \"noon\" is not a time"),
             ("at,duration\n1,soon\n", "line 2, column 2: \"soon\" is not a duration"),
             ("at,duration\n1,0\n", "line 2, column 2: \"0\" is not above zero"),
+            ("at,duration\n1,99999999999h\n", "line 2, column 2: \"99999999999h\" is longer than 10000000 seconds"),
+            ("at,duration\n9999-12-30T00:00:00Z,5\n", "line 2, column 1: 9999-12-30T00:00:00Z is not from 1970 to 2199"),
+            ("# a note\n\nwhen,what\n", "line 3: the columns are"),
+            (
+                r#"{"status":"success","data":{"resultType":"matrix","result":[{"values":[[60,"2"],[0,"0"]]}]}}"#,
+                "series 1, value 2: times must ascend",
+            ),
             ("at,duration\n1,NaN\n", "line 2, column 2: \"NaN\" is not a duration"),
             ("at,duration\n-1,1\n", "line 2, column 1: \"-1\" is not within"),
             ("time,busy\n0,-1\n", "line 2, column 2: \"-1\" is not a number from 0"),

@@ -37,6 +37,8 @@ pub struct Outcome {
     pub misses: usize,
     /// Requests that were still waiting at the end: with them the pool was full.
     pub unserved: usize,
+    /// Requests whose pod was removed while it was at work. Always 0, or core breaks its first promise (I1).
+    pub interrupted: usize,
     /// Half of all requests waited at most so long, in milliseconds.
     pub wait_p50: i64,
     /// Ninety-nine of a hundred.
@@ -85,6 +87,7 @@ impl Outcome {
 pub(crate) struct Tally {
     pub waits: Vec<i64>,
     pub misses: usize,
+    pub interrupted: usize,
     pub created: usize,
     pub removed: usize,
     pub looks: usize,
@@ -131,6 +134,7 @@ impl Tally {
             requests: self.waits.len() + unserved,
             misses: self.misses,
             unserved,
+            interrupted: self.interrupted,
             wait_p50: at(50),
             wait_p99: at(99),
             pod_hours: self.pod_seconds / 3600.0,

@@ -341,6 +341,8 @@ impl<'a> World<'a> {
             }
             Action::Remove { uid, .. } => {
                 let before = self.members.len();
+                let at_work = |member: &&Member| member.view.uid == uid && member.until.is_some();
+                self.tally.interrupted += self.members.iter().filter(at_work).count();
                 self.members.retain(|member| member.view.uid != uid);
                 self.tally.removed += before - self.members.len();
                 self.gone.insert(uid);
