@@ -67,7 +67,7 @@ mod tests {
             lasts: SignedDuration::from_secs(*lasts),
         };
         let load = Load::new("a", requests.iter().map(of).collect());
-        best(&load, SignedDuration::from_secs(startup)).pod_hours * 3600.0
+        (best(&load, SignedDuration::from_secs(startup)).pod_hours * 3600.0).round()
     }
 
     #[test]

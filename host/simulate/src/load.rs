@@ -74,9 +74,8 @@ impl Load {
 fn csv(text: &str) -> Result<Vec<Request>> {
     let mut lines =
         text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    let (number, head) = lines
-        .next()
-        .map_or((1, String::new()), |(i, line)| (i + 1, line.replace(' ', "").to_lowercase()));
+    let (number, head) =
+        lines.next().map_or((1, String::new()), |(i, line)| (i + 1, line.replace(' ', "").to_lowercase()));
     let of_requests = match head.as_str() {
         "at,duration" => true,
         "time,busy" => false,
@@ -228,8 +227,14 @@ mod tests {
             ("at,duration\n1,2\nnoon,2\n", "line 3, column 1: \"noon\" is not a time"),
             ("at,duration\n1,soon\n", "line 2, column 2: \"soon\" is not a duration"),
             ("at,duration\n1,0\n", "line 2, column 2: \"0\" is not above zero"),
-            ("at,duration\n1,99999999999h\n", "line 2, column 2: \"99999999999h\" is longer than 10000000 seconds"),
-            ("at,duration\n9999-12-30T00:00:00Z,5\n", "line 2, column 1: 9999-12-30T00:00:00Z is not from 1970 to 2199"),
+            (
+                "at,duration\n1,99999999999h\n",
+                "line 2, column 2: \"99999999999h\" is longer than 10000000 seconds",
+            ),
+            (
+                "at,duration\n9999-12-30T00:00:00Z,5\n",
+                "line 2, column 1: 9999-12-30T00:00:00Z is not from 1970 to 2199",
+            ),
             ("# a note\n\nwhen,what\n", "line 3: the columns are"),
             (
                 r#"{"status":"success","data":{"resultType":"matrix","result":[{"values":[[60,"2"],[0,"0"]]}]}}"#,
