@@ -209,6 +209,7 @@ mod tests {
             requests: 2,
             misses: 1,
             unserved: 0,
+            interrupted: 0,
             wait_p50: 0,
             wait_p99: 4_000,
             pod_hours: 2.0,
