@@ -148,7 +148,8 @@ fn a_decision_is_measured() {
     for row in ["classify, 1 pod ", "classify, 100 pods ", "classify, 1000 pods "] {
         assert!(said.out.contains(row), "{}", said.out);
     }
-    let said = folder.stoker(&["bench", "builtin:expression", "--rounds", "3"]);
+    folder.write("config.yaml", "extra: 1");
+    let said = folder.stoker(&["bench", "builtin:buffer", "--config", "config.yaml"]);
     assert!(said.code == Some(1) && said.error.contains("give one that it takes with --config"), "{said:?}");
 }
 

@@ -71,11 +71,11 @@ fn what_cannot_be_simulated_is_told() {
     for (args, words) in [
         (vec![], "there is no load: give one with --load FILE or --generate SHAPE"),
         (vec!["--generate", "wave"], "there are diurnal, bursts, ramps, flash-crowd"),
-        (vec!["--load", "README.md"], "README.md: line 1: the columns are at,duration"),
+        (vec!["--load", "README.md"], "README.md: line 3: the columns are at,duration"),
         (vec!["--load", "nothing.csv"], "cannot read nothing.csv"),
         (vec!["--generate", "ramps", "--policy", "builtin:learned-lead"], "does not decide sizes"),
         (
-            vec!["--generate", "ramps", "--policy", "builtin:scheduled-buffer"],
+            vec!["--generate", "ramps", "--policy", "builtin:percent-buffer={\"percent\": -1}"],
             "give the config behind an equals sign",
         ),
         (vec!["--generate", "ramps", "--startup", "60s,20s"], "the second is shorter than the first"),
