@@ -39,10 +39,26 @@ build() {
 	cp "$(echo "$commands" | sed -n 's/^ls -l //p')" "$out/$2.wasm"
 }
 
+# as_made NAME tests, builds and tries a policy as `stoker policy new` made it, before a line of it is changed.
+as_made() (
+	cd "$1"
+	cargo test --quiet
+	stoker policy build
+	file=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+	file=$file/wasm32-unknown-unknown/release/$(echo "$1" | tr - _).wasm
+	stoker policy test "$file"
+	stoker policy bench "$file" --rounds 10
+)
+
 cd "$work"
+for decides in busyness warm-up scaling,busyness,warm-up; do
+	name=made-$(echo "$decides" | tr , -)
+	stoker policy new "$name" --decides "$decides"
+	as_made "$name"
+done
 sh -euc "$(block new)"
+as_made rush-hour
 cd rush-hour
-cargo test
 block 'file: src/lib.rs' >src/lib.rs
 rm src/rule.rs
 block 'file: cases.yaml' >cases.yaml

@@ -10,8 +10,8 @@ use stoker_policy::Digest;
 
 /// The target whose components need nothing of WASI.
 const TARGET: &str = "wasm32-unknown-unknown";
-/// What a ConfigMap holds of a component: 1 MiB, less what base64 and the rest of the object take.
-pub const CONFIG_MAP_BYTES: usize = 750 << 10;
+/// What a ConfigMap holds in all its values. The API server counts bytes as they are, not as base64.
+pub const CONFIG_MAP_BYTES: usize = 1 << 20;
 
 #[derive(ClapArgs)]
 pub struct Args {
@@ -55,11 +55,9 @@ pub fn build(args: &Args) -> Result<()> {
 /// What to do about a component that no ConfigMap holds.
 pub fn too_large(bytes: usize) -> String {
     format!(
-        "{} KiB are more than a ConfigMap holds (about {} KiB of component). Make it smaller: in [profile.release] set \
+        "{bytes} bytes are more than the {CONFIG_MAP_BYTES} that a ConfigMap holds. Make it smaller: in [profile.release] set \
          opt-level = \"s\", lto = true, codegen-units = 1, strip = true, panic = \"abort\"; leave out dependencies such \
-         as general parsers and formatters; run wasm-opt -Oz on it",
-        bytes >> 10,
-        CONFIG_MAP_BYTES >> 10
+         as general parsers and formatters; run wasm-opt -Oz on it"
     )
 }
 

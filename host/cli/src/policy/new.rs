@@ -76,7 +76,7 @@ fn check(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The files of a policy.
+/// The files of a policy. Their texts have placeholders between @, which nothing else in them looks like.
 fn files(name: &str, decides: &[Decides]) -> Vec<(&'static str, String)> {
     let part =
         |which: Decides, text: &str| if decides.contains(&which) { text.to_owned() } else { String::new() };
@@ -96,7 +96,7 @@ fn files(name: &str, decides: &[Decides]) -> Vec<(&'static str, String)> {
         wit += &all(["    export scaling;\n", "    export busyness;\n", "    export warm-up;\n"]);
         wit += "}\n";
     }
-    let fill = |text: &str| text.replace("NAME", name).replace("WORLD", world);
+    let fill = |text: &str| text.replace("@NAME@", name).replace("@WORLD@", world);
     let uses = all(["scaling, ", "busyness, ", "warm_up, "]);
     vec![
         ("Cargo.toml", fill(MANIFEST)),
@@ -104,7 +104,7 @@ fn files(name: &str, decides: &[Decides]) -> Vec<(&'static str, String)> {
         ("wit/policy.wit", wit),
         (
             "src/lib.rs",
-            fill(&(LIB.replace("USES", &uses) + &all([LIB_SCALING, LIB_BUSYNESS, LIB_WARM_UP]) + LIB_END)),
+            fill(&(LIB.replace("@USES@", &uses) + &all([LIB_SCALING, LIB_BUSYNESS, LIB_WARM_UP]) + LIB_END)),
         ),
         (
             "src/rule.rs",
@@ -121,7 +121,7 @@ fn files(name: &str, decides: &[Decides]) -> Vec<(&'static str, String)> {
 }
 
 const MANIFEST: &str = r#"[package]
-name = "NAME"
+name = "@NAME@"
 version = "0.1.0"
 edition = "2024"
 
@@ -132,13 +132,13 @@ crate-type = ["cdylib"]
 wit-bindgen-rt = { version = "0.44.0", features = ["bitflags"] }
 
 [package.metadata.component]
-package = "example:NAME"
+package = "example:@NAME@"
 
 [package.metadata.component.target]
 path = "wit"
-world = "WORLD"
+world = "@WORLD@"
 
-# A ConfigMap holds about 750 KiB of component, and small ones compile faster.
+# A ConfigMap holds 1 MiB, and small components compile faster.
 [profile.release]
 opt-level = "s"
 lto = true
@@ -160,7 +160,7 @@ pub mod rule;
 
 #[cfg(target_family = "wasm")]
 mod component {
-    use crate::bindings::exports::stoker::policy::{USESsettings};
+    use crate::bindings::exports::stoker::policy::{@USES@settings};
     use crate::{bindings, rule};
 
     struct Policy;
@@ -244,7 +244,7 @@ const RULE: &str = r#"//! What the policy decides.
 
 /// Checks a configuration; `{}` is that of an object which gives none. Each error says what is wrong and what is right.
 pub fn validate(config: &str) -> Result<(), Vec<String>> {
-    if config.trim() == "{}" { Ok(()) } else { Err(vec!["config: NAME takes no keys; remove it".to_owned()]) }
+    if config.trim() == "{}" { Ok(()) } else { Err(vec!["config: @NAME@ takes no keys; remove it".to_owned()]) }
 }
 "#;
 
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn a_config_is_refused_in_words() {
         assert_eq!(validate("{}"), Ok(()));
-        assert_eq!(validate(r#"{"a": 1}"#).unwrap_err()[0], "config: NAME takes no keys; remove it");
+        assert_eq!(validate(r#"{"a": 1}"#).unwrap_err()[0], "config: @NAME@ takes no keys; remove it");
     }
 "##;
 
@@ -323,7 +323,7 @@ const TEST_WARM_UP: &str = r#"
 const CASES: &str = r#"# What the policy is asked, and what is expected of its answer: `stoker policy test --help` tells how to write them.
 - name: it takes no config
   validate: {percent: 5}
-  expect: ["config: NAME takes no keys; remove it"]
+  expect: ["config: @NAME@ takes no keys; remove it"]
 "#;
 
 const CASES_SCALING: &str = r#"
@@ -378,5 +378,18 @@ mod tests {
         assert!(own.contains("scaling") && own.contains("warm-up") && !own.contains("busyness"), "{own}");
         let lib = of(&two, "src/lib.rs");
         assert!(lib.contains("{scaling, warm_up, settings}") && !lib.contains("busyness"), "{lib}");
+    }
+
+    #[test]
+    fn placeholders_are_filled_and_nothing_else_is() {
+        let all = [Decides::Scaling, Decides::Busyness, Decides::WarmUp];
+        for decides in [&all[..1], &all[1..2], &all[2..], &all[1..], &all] {
+            for (file, text) in files("rush-hour", decides) {
+                assert!(!text.replace(CONTRACT, "").contains('@'), "{file}: {text}");
+                if file == "src/lib.rs" {
+                    assert!(text.contains("env!(\"CARGO_PKG_NAME\")"), "{text}");
+                }
+            }
+        }
     }
 }
