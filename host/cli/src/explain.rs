@@ -73,7 +73,7 @@ pub fn explain(args: Args) -> Result<ExitCode> {
 }
 
 /// A kind by any of its names.
-fn resource(name: &str) -> Result<ApiResource> {
+pub fn resource(name: &str) -> Result<ApiResource> {
     fn of<K: Resource<DynamicType = ()>>(short: &'static str) -> (&'static str, ApiResource) {
         (short, ApiResource::erase::<K>(&()))
     }
@@ -94,7 +94,7 @@ fn resource(name: &str) -> Result<ApiResource> {
     }
     let names: Vec<String> =
         all.iter().map(|(short, resource)| format!("{} ({short})", resource.kind)).collect();
-    bail!("there is no kind {name:?} to explain; there are {}", names.join(", "))
+    bail!("there is no kind {name:?} of Stoker; there are {}", names.join(", "))
 }
 
 /// Tells what there is to tell of an object, unless that was told just now.
@@ -129,7 +129,7 @@ mod tests {
         let error = resource("deployment").unwrap_err().to_string();
         assert!(
             error.starts_with(
-                "there is no kind \"deployment\" to explain; there are HotStandbyDeployment (hsd)"
+                "there is no kind \"deployment\" of Stoker; there are HotStandbyDeployment (hsd)"
             )
         );
     }

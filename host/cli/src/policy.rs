@@ -7,6 +7,7 @@ mod cases;
 mod component;
 mod fields;
 mod inspect;
+mod near;
 mod new;
 mod push;
 mod replay;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use stoker_policy::contract::scaling;
-use stoker_policy::{Exchange, HostOptions, Limits, PolicyHost, Record, builtin, parts};
+use stoker_policy::{Exchange, Fault, HostOptions, Limits, PolicyHost, Record, builtin, parts};
 
 const STOKER: &str = env!("CARGO_BIN_EXE_stoker");
 
@@ -84,6 +84,7 @@ fn cases_are_asked_and_what_differs_is_told() {
     assert_eq!(said.code, Some(1));
     let words = "cases.yaml: two busy: scale.idelTarget: there is no such field; there are now, pool, ";
     assert!(said.error.contains(words), "{}", said.error);
+    assert!(said.error.contains("did you mean idleTarget?"), "{}", said.error);
 
     let lead = "- {name: a, lead: {}, expectError: does not export warm-up}";
     let said = folder.write("cases.yaml", lead).stoker(&["test", "builtin:buffer"]);
@@ -182,9 +183,9 @@ async fn recorded(name: &str, busy: u32) -> Record {
         "signals": [], "previous": null, "state": [0, 255], "extensions": [],
     }))
     .unwrap();
-    let (answer, error, log) = parts(host.scale(&policy, Limits::default(), input.clone()).await);
+    let (answer, outcome) = parts(host.scale(&policy, Limits::default(), input.clone()).await);
     let exchange = Exchange::Scale { input: Box::new(input), answer };
-    Record::new(&policy, Limits::default(), exchange, error, log)
+    Record::new(&policy, Limits::default(), exchange, outcome)
 }
 
 #[tokio::test]
@@ -218,4 +219,54 @@ async fn what_was_recorded_comes_again_bit_for_bit_and_of_another_it_is_told_whe
         said.error.contains("decisions.jsonl, line 1: a record of version 7; this release reads 1"),
         "{said:?}"
     );
+}
+
+#[tokio::test]
+async fn components_of_a_folder_are_found_by_digest_and_other_objects_are_left_out() {
+    let folder = Folder::new("replay-dir");
+    // As if a ConfigMap's component had decided: of the same bytes and a custom section, so of another digest.
+    let mut bytes = builtin::bytes("buffer").unwrap().to_vec();
+    bytes.extend([0, 4, 3, b'o', b'w', b'n']);
+    let host = PolicyHost::new(HostOptions { compiler: STOKER.into(), ..HostOptions::default() }).unwrap();
+    let own = host.load(bytes.clone().into()).await.unwrap();
+    let mut record = recorded("buffer", 3).await;
+    let built_in = serde_json::to_string(&record).unwrap();
+    record.digest = own.digest().to_string();
+    let lines = format!("{built_in}\n{}\n", serde_json::to_string(&record).unwrap());
+    folder.write("decisions.jsonl", &lines);
+
+    let said = folder.stoker(&["replay", "decisions.jsonl"]);
+    assert!(said.out.contains("1 the same") && said.out.contains("not at hand"), "{said:?}");
+    std::fs::create_dir_all(folder.0.join("cache/components")).unwrap();
+    std::fs::write(folder.0.join("cache/components/own.wasm"), &bytes).unwrap();
+    let said = folder.stoker(&["replay", "decisions.jsonl", "--policy-dir", "cache"]);
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "2 the same, bit for bit; 0 differ\n"), "{said:?}");
+
+    for (object, namespace, code) in
+        [("hsd/b", "a", 0), ("hsd/c", "a", 1), ("hsd/b", "b", 1), ("hsj/b", "a", 1)]
+    {
+        let words =
+            ["replay", "decisions.jsonl", "--object", object, "-n", namespace, "--policy-dir", "cache"];
+        let said = folder.stoker(&words);
+        assert_eq!(said.code, Some(code), "{object} {said:?}");
+        assert_eq!(code == 1, said.error.contains("none of its 2 decisions is for that object"), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_answer_for_a_reason_of_the_machines_is_no_other_decision() {
+    let folder = Folder::new("replay-busy");
+    let mut record = recorded("buffer", 3).await;
+    let Exchange::Scale { answer, .. } = &mut record.exchange else { panic!("{record:?}") };
+    *answer = None;
+    for (kind, code, words) in [
+        ("busy", 0, "0 the same, bit for bit; 0 differ\n1 had no answer, then or now"),
+        ("timeout", 0, "1 had no answer, then or now"),
+        ("trap", 1, "1 differ"),
+    ] {
+        record.outcome.error = Some(Fault { kind: kind.to_owned(), words: "words".to_owned() });
+        folder.write("decisions.jsonl", &serde_json::to_string(&record).unwrap());
+        let said = folder.stoker(&["replay", "decisions.jsonl"]);
+        assert!(said.code == Some(code) && said.out.contains(words), "{kind}: {said:?}");
+    }
 }

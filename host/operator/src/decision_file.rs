@@ -110,7 +110,7 @@ mod tests {
         let text = r#"{"version": 1, "digest": "sha256:0", "policy": "a 1", "timeoutMilliseconds": 100, "memoryBytes": 1,
             "call": "lead", "input": {"now": 0, "pool": {"kind": "", "namespace": "", "name": "", "uid": "",
             "generation": 1}, "config": "{}", "instants": [], "configured": 0, "runs": [], "state": [], "extensions": []},
-            "answer": null, "error": "it stopped"}"#;
+            "answer": null, "error": {"kind": "trap", "words": "it stopped"}}"#;
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}"))
     }
 

@@ -173,9 +173,9 @@ impl PolicyHost {
         };
         let answer = self.0.ask(&policy.linked, limits, seed, "scale", run).await;
         if let Some(input) = kept {
-            let (said, error, log) = parts(answer.clone());
+            let (said, outcome) = parts(answer.clone());
             let exchange = Exchange::Scale { input, answer: said };
-            self.0.observer.decided(Record::new(policy, limits, exchange, error, log));
+            self.0.observer.decided(Record::new(policy, limits, exchange, outcome));
         }
         answer
     }
@@ -204,9 +204,9 @@ impl PolicyHost {
         };
         let answer = self.0.ask(&policy.linked, limits, seed, "classify", run).await;
         if let Some(input) = kept {
-            let (said, error, log) = parts(answer.clone());
+            let (said, outcome) = parts(answer.clone());
             let exchange = Exchange::Classify { input, answer: said };
-            self.0.observer.decided(Record::new(policy, limits, exchange, error, log));
+            self.0.observer.decided(Record::new(policy, limits, exchange, outcome));
         }
         answer
     }
@@ -235,9 +235,9 @@ impl PolicyHost {
         };
         let answer = self.0.ask(&policy.linked, limits, seed, "lead", run).await;
         if let Some(input) = kept {
-            let (said, error, log) = parts(answer.clone());
+            let (said, outcome) = parts(answer.clone());
             let exchange = Exchange::Lead { input, answer: said };
-            self.0.observer.decided(Record::new(policy, limits, exchange, error, log));
+            self.0.observer.decided(Record::new(policy, limits, exchange, outcome));
         }
         answer
     }

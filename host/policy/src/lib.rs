@@ -48,7 +48,7 @@ pub use log::{LogLevel, LogLine};
 pub use meter::{Asked, Cost, Meter};
 pub use observer::Observer;
 pub use policy::{Exports, Policy};
-pub use record::{Exchange, RECORD_VERSION, Record, Replayed, parts};
+pub use record::{Comparison, Exchange, Fault, Outcome, RECORD_VERSION, Record, Replayed, parts};
 pub use surface::Surface;
 
 /// The contract that this host speaks.

@@ -8,6 +8,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::call::Call;
+use super::near::hint;
 
 /// One case.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ fn one(case: &Value) -> Result<Case> {
     };
     let known = ["name", "expect", "expectError", call.name()];
     if let Some(other) = case.keys().find(|key| !known.contains(&key.as_str())) {
-        bail!("{other}: there is no such field; there are {}", known.join(", "));
+        bail!("{other}: there is no such field; there are {}{}", known.join(", "), hint(other, &known));
     }
     let text = |key: &str| match case.get(key) {
         None => Ok(None),
@@ -115,7 +116,8 @@ pub fn differences(call: Call, expected: &Value, answer: &Value) -> Result<Vec<S
         && let Some(name) = wanted.keys().find(|name| !answer.contains_key(*name))
     {
         let names: Vec<&str> = answer.keys().map(String::as_str).collect();
-        bail!("expect.{name}: {} has no such field; there are {}", call.name(), names.join(", "));
+        let (list, hint) = (names.join(", "), hint(name, &names));
+        bail!("expect.{name}: {} has no such field; there are {list}{hint}", call.name());
     }
     let mut lines = Vec::new();
     compare(expected, answer, "", &mut lines);
@@ -247,5 +249,6 @@ mod tests {
         );
         let error = differences(Call::Scale, &json!({"desried": 4}), &answer).unwrap_err().to_string();
         assert!(error.starts_with("expect.desried: scale has no such field; there are desired"), "{error}");
+        assert!(error.ends_with("; did you mean desired?"), "{error}");
     }
 }

@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader, Read};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args as ClapArgs;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use stoker_policy::{Digest, Exchange, Policy, PolicyHost, RECORD_VERSION, Record, builtin};
+use stoker_policy::{Comparison, Exchange, Policy, PolicyHost, RECORD_VERSION, Record};
 
 use super::call::Call;
-use super::component::Component;
+use super::component::{Component, Known};
 use crate::claim::block_on;
+use crate::explain;
 
 /// Decisions of which it is told how they differ.
 const TOLD: usize = 10;
@@ -23,15 +25,53 @@ const TOLD: usize = 10;
 Examples:
   stoker run --record decisions.jsonl …                       writes what policies are asked and answer
   stoker policy replay decisions.jsonl --policy rush.wasm     asks the same again, of this component
+  stoker policy replay decisions.jsonl --object hsd/web -n shop --policy-dir /var/cache/stoker
 
 Of the recorded component, found by its digest, every answer is the same, bit for bit: if not, the exit code is 1. Of \
 another it is told where it decides otherwise.")]
 pub struct Args {
     /// Recorded decisions, one in a line of JSON; - is standard input.
     file: String,
-    /// The component to ask: a .wasm file, or builtin:NAME. Omitted: the built-in ones, by the digests in the records.
+    /// The component to ask: a .wasm file, or builtin:NAME. Omitted: those that decided, by the digests in the records.
     #[arg(long, value_name = "COMPONENT")]
     policy: Option<String>,
+    /// Where components that decided are looked for beside the built-in ones: the operator's --policy-cache, or any folder
+    /// with .wasm files.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "policy")]
+    policy_dir: Option<PathBuf>,
+    /// Only decisions for this object: KIND/NAME.
+    #[arg(long, value_name = "KIND/NAME")]
+    object: Option<String>,
+    /// Only decisions for objects of this namespace. Omitted: of all.
+    #[arg(long, short = 'n')]
+    namespace: Option<String>,
+}
+
+/// Which decisions are asked again.
+#[derive(Default)]
+struct Only {
+    /// Kind and name.
+    object: Option<(String, String)>,
+    namespace: Option<String>,
+}
+
+impl Only {
+    fn of(args: &Args) -> Result<Self> {
+        let object = args.object.as_deref().map(|object| {
+            let (kind, name) = object
+                .split_once('/')
+                .ok_or_else(|| anyhow!("{object:?}: name the object as KIND/NAME, such as hsd/web"))?;
+            anyhow::Ok((explain::resource(kind)?.kind, name.to_owned()))
+        });
+        Ok(Self { object: object.transpose()?, namespace: args.namespace.clone() })
+    }
+
+    fn has(&self, record: &Record) -> bool {
+        let (_, pool) = record.asked();
+        let this = |(kind, name): &(String, String)| *kind == pool.kind && *name == pool.name;
+        self.object.as_ref().is_none_or(this)
+            && self.namespace.as_ref().is_none_or(|namespace| *namespace == pool.namespace)
+    }
 }
 
 /// What came of all records.
@@ -41,6 +81,10 @@ struct Sum {
     differs: usize,
     /// Of those, by the very component of the record.
     broken: usize,
+    /// Without an answer then or now, for a reason of the machine's.
+    machine: usize,
+    /// For other objects than the wanted one.
+    others: usize,
     /// Records whose component is not at hand, by digest.
     missing: BTreeMap<String, usize>,
 }
@@ -51,24 +95,40 @@ pub fn replay(args: &Args) -> Result<ExitCode> {
         file => Box::new(std::fs::File::open(file).with_context(|| format!("cannot read {file}"))?),
     };
     let given = args.policy.as_deref().map(Component::read).transpose()?;
-    let sum = block_on(ask_all(&args.file, source, given))?;
-    println!("{} the same, bit for bit; {} differ", sum.same, sum.differs);
-    for (digest, count) in &sum.missing {
-        println!("{count} were decided by {digest}, which is not at hand: give it with --policy");
+    let (only, known) = (Only::of(args)?, Known::of(args.policy_dir.as_deref())?);
+    let sum = block_on(ask_all(&args.file, source, given, &only, &known))?;
+    let asked = sum.same + sum.differs + sum.machine;
+    if asked == 0 && sum.missing.is_empty() && sum.others > 0 {
+        bail!("{}: none of its {} decisions is for that object", args.file, sum.others);
     }
-    if sum.same + sum.differs == 0 && !sum.missing.is_empty() {
+    println!("{} the same, bit for bit; {} differ", sum.same, sum.differs);
+    if sum.machine > 0 {
+        println!("{} had no answer, then or now, as the machine was too busy or too slow", sum.machine);
+    }
+    for (digest, count) in &sum.missing {
+        println!(
+            "{count} were decided by {digest}, which is not at hand: give it with --policy, or its folder with --policy-dir"
+        );
+    }
+    if asked == 0 && !sum.missing.is_empty() {
         bail!("no decision could be asked again");
     }
     Ok(if sum.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn ask_all(name: &str, source: Box<dyn Read>, given: Option<Component>) -> Result<Sum> {
+async fn ask_all(
+    name: &str,
+    source: Box<dyn Read>,
+    given: Option<Component>,
+    only: &Only,
+    known: &Known,
+) -> Result<Sum> {
     let mut sum = Sum::default();
-    let mut given = match &given {
+    let given = match &given {
         Some(component) => Some(component.load().await?),
         None => None,
     };
-    let mut known: HashMap<String, Option<(PolicyHost, Arc<Policy>)>> = HashMap::new();
+    let mut loaded: HashMap<String, Option<(PolicyHost, Arc<Policy>)>> = HashMap::new();
     for (i, line) in BufReader::new(source).lines().enumerate() {
         let line = line.with_context(|| name.to_owned())?;
         if line.trim().is_empty() {
@@ -76,18 +136,21 @@ async fn ask_all(name: &str, source: Box<dyn Read>, given: Option<Component>) ->
         }
         let place = || format!("{name}, line {}", i + 1);
         let record = record(&line).with_context(place)?;
-        let found = match &mut given {
-            Some(found) => Some(&*found),
+        if !only.has(&record) {
+            sum.others += 1;
+            continue;
+        }
+        let found = match &given {
+            Some(found) => Some(found),
             None => {
-                if !known.contains_key(&record.digest) {
-                    let found = built_in(&record.digest);
-                    let loaded = match found {
+                if !loaded.contains_key(&record.digest) {
+                    let found = match known.component(&record.digest)? {
                         Some(component) => Some(component.load().await?),
                         None => None,
                     };
-                    known.insert(record.digest.clone(), loaded);
+                    loaded.insert(record.digest.clone(), found);
                 }
-                known.get(&record.digest).and_then(Option::as_ref)
+                loaded.get(&record.digest).and_then(Option::as_ref)
             }
         };
         let Some((host, policy)) = found else {
@@ -95,11 +158,14 @@ async fn ask_all(name: &str, source: Box<dyn Read>, given: Option<Component>) ->
             continue;
         };
         let replayed = record.replay(host, policy).await;
-        if replayed.same {
-            sum.same += 1;
+        match replayed.comparison {
+            Comparison::Same => sum.same += 1,
+            Comparison::Machine => sum.machine += 1,
+            Comparison::Differs => sum.differs += 1,
+        }
+        if replayed.comparison != Comparison::Differs {
             continue;
         }
-        sum.differs += 1;
         sum.broken += usize::from(replayed.now.digest == record.digest);
         if sum.differs <= TOLD {
             tell(&record, &replayed.now);
@@ -118,13 +184,6 @@ fn record(line: &str) -> Result<Record> {
     serde_json::from_str(line).context("not a recorded decision")
 }
 
-/// The built-in policy of a digest.
-fn built_in(digest: &str) -> Option<Component> {
-    let of = |name: &&&str| builtin::bytes(name).is_some_and(|bytes| Digest::of(bytes).as_str() == digest);
-    let name = builtin::NAMES.iter().find(of)?;
-    Component::read(&format!("builtin:{name}")).ok()
-}
-
 /// The answer of a record, as people read it.
 fn answer(record: &Record) -> Value {
     let (call, answer) = match &record.exchange {
@@ -132,13 +191,14 @@ fn answer(record: &Record) -> Value {
         Exchange::Classify { answer, .. } => (Call::Classify, json!(answer)),
         Exchange::Lead { answer, .. } => (Call::Lead, json!(answer)),
     };
-    record.error.as_ref().map_or_else(|| call.answer().show(&answer), |words| json!({"error": words}))
+    let error = record.outcome.error.as_ref();
+    error.map_or_else(|| call.answer().show(&answer), |error| json!({"error": error.words}))
 }
 
 fn tell(was: &Record, now: &Record) {
-    let (at, object) = was.asked();
+    let (at, pool) = was.asked();
     let at = Timestamp::from_millisecond(at).map_or_else(|_| at.to_string(), |at| at.to_string());
-    println!("{at} {} of {object}", was.call());
+    println!("{at} {} of {} {}/{}", was.call(), pool.kind, pool.namespace, pool.name);
     let (old, new) = (answer(was), answer(now));
     let (Value::Object(before), Value::Object(after)) = (&old, &new) else {
         println!("  {}: {old}\n  {}: {new}", was.policy, now.policy);

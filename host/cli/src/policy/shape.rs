@@ -5,6 +5,8 @@ use anyhow::{Result, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Number, Value, json};
 
+use super::near::hint;
+
 /// What a value is.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
@@ -203,7 +205,12 @@ fn record(fields: &[Field], given: &Map<String, Value>, path: &str) -> Result<Ma
     let known = |name: &str| fields.iter().any(|field| field.name == name) || outcome && name == "error";
     if let Some(name) = given.keys().find(|name| !known(name)) {
         let names: Vec<&str> = fields.iter().map(|field| field.name).collect();
-        bail!("{}: there is no such field; there are {}", at(path, name), names.join(", "));
+        bail!(
+            "{}: there is no such field; there are {}{}",
+            at(path, name),
+            names.join(", "),
+            hint(name, &names)
+        );
     }
     let mut read = Map::new();
     for field in fields {
