@@ -18,7 +18,7 @@ use crate::context::Context;
 pub(super) const STATUS_PERIOD: Duration = Duration::from_secs(1);
 
 /// So long a status waits for what follows from what it tells, such as the next step's start from a step's end: one write
-/// instead of two. A write of a large object costs the API server as much as several Jobs.
+/// instead of two.
 const GATHERED: Duration = Duration::from_millis(250);
 
 /// Statuses that are written at a time: they leave the API server to creations, which somebody waits for.
