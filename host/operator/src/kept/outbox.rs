@@ -17,6 +17,10 @@ use crate::context::Context;
 /// A status is written at most this often.
 pub(super) const STATUS_PERIOD: Duration = Duration::from_secs(1);
 
+/// So long a status waits for what follows from what it tells, such as the next step's start from a step's end: one write
+/// instead of two.
+const GATHERED: Duration = Duration::from_millis(250);
+
 /// Statuses that are written at a time: they leave the API server to creations, which somebody waits for.
 const AT_A_TIME: usize = 8;
 
@@ -62,6 +66,8 @@ struct Inner<K: Keeper> {
     at_work: bool,
     /// When a status was written last.
     written: Option<Instant>,
+    /// Since when there is something to write.
+    since: Option<Instant>,
     /// A version of the object, and when it was asked for of which the answer was that it is the newest.
     proven: Option<(u64, Instant)>,
 }
@@ -77,7 +83,8 @@ struct Letter<K: Keeper> {
 
 impl<K: Keeper> Default for Outbox<K> {
     fn default() -> Self {
-        let inner = Inner { latest: None, next: None, at_work: false, written: None, proven: None };
+        let inner =
+            Inner { latest: None, next: None, at_work: false, written: None, since: None, proven: None };
         Self { inner: Mutex::new(inner), hurry: Notify::new() }
     }
 }
@@ -137,6 +144,7 @@ impl<K: Keeper> Outbox<K> {
         let mut inner = self.inner();
         let urgent = letter.as_ref().is_some_and(|letter| letter.urgent);
         inner.next = letter;
+        inner.since = inner.next.is_some().then(|| inner.since.unwrap_or_else(Instant::now));
         if urgent {
             self.hurry.notify_one();
         }
@@ -150,13 +158,19 @@ impl<K: Keeper> Outbox<K> {
             inner.at_work = false;
             return None;
         };
-        let since = inner.written.filter(|_| !next.urgent).map(|written| written.elapsed());
-        Some(since.map_or(Duration::ZERO, |since| STATUS_PERIOD.saturating_sub(since)))
+        if next.urgent {
+            return Some(Duration::ZERO);
+        }
+        let left = |since: Option<Instant>, span: Duration| {
+            since.map_or(Duration::ZERO, |since| span.saturating_sub(since.elapsed()))
+        };
+        Some(left(inner.written, STATUS_PERIOD).max(left(inner.since, GATHERED)))
     }
 
     fn take(&self) -> Option<Letter<K>> {
         let mut inner = self.inner();
         let next = inner.next.take();
+        inner.since = None;
         if next.is_some() {
             inner.written = Some(Instant::now());
         }
@@ -315,9 +329,12 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_written_at_once_and_the_next_a_second_later_unless_it_is_urgent() {
+    fn a_status_is_written_soon_and_the_next_a_second_later_unless_it_is_urgent() {
         let outbox = Outbox::default();
         assert!(outbox.put(letter(false)));
+        assert!(outbox.due().is_some_and(|due| due > Duration::ZERO && due <= GATHERED));
+        outbox.inner().since = Instant::now().checked_sub(GATHERED);
+        assert!(!outbox.put(letter(false)), "what is newer waits no longer");
         assert_eq!(outbox.due(), Some(Duration::ZERO));
         assert!(outbox.take().is_some());
         assert!(!outbox.put(letter(false)), "a task is at it");
