@@ -270,3 +270,16 @@ async fn no_answer_for_a_reason_of_the_machines_is_no_other_decision() {
         assert!(said.code == Some(code) && said.out.contains(words), "{kind}: {said:?}");
     }
 }
+
+#[test]
+fn what_no_config_map_holds_is_not_pushed() {
+    let folder = Folder::new("push");
+    for (bytes, words) in [
+        ((1 << 20) + 1, "1048577 bytes are more than the 1048576 that a ConfigMap holds. Make it smaller: "),
+        (1 << 20, "not a WebAssembly component"),
+    ] {
+        folder.write("a.wasm", &"a".repeat(bytes));
+        let said = folder.stoker(&["push", "a.wasm", "--name", "a"]);
+        assert!(said.code == Some(1) && said.error.contains(words), "{bytes}: {said:?}");
+    }
+}
