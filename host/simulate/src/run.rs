@@ -11,6 +11,7 @@ use stoker_core::pool::decision::decide;
 use stoker_core::pool::{Action, Asked, Counts, Memory, Settings, Snapshot, plan};
 use stoker_core::verdict::{Judgement, judge, remember};
 use stoker_operator::rehearsal::{self, Demand, Pool, ScalingContext};
+use stoker_policy::contract::scaling::Decision;
 use stoker_policy::{Limits, Policy, PolicyHost};
 use stoker_sim::pods;
 
@@ -22,6 +23,9 @@ use crate::startup::Startup;
 
 /// Samples of the past that a policy gets to see.
 const HISTORY: usize = 64;
+
+/// In milliseconds. What a policy wishes for later is looked at again by then.
+const DAY: u64 = 86_400_000;
 
 /// Looks in a row at one moment: each follows from what the one before did.
 const LOOKS: usize = 100;
@@ -125,6 +129,13 @@ pub async fn run(
     let unserved = world.waiting.len();
     let best = best(load, setup.startup.p50);
     world.tally.finish((&load.name, name), unserved, ends.duration_since(begins), &best)
+}
+
+/// When the policy is to be asked again, even if nothing happens: as it wishes, and when its answer counts no longer.
+fn asks_again(decision: &Decision, now: Timestamp) -> Option<Timestamp> {
+    let left = |until: i64| until.saturating_sub(now.as_millisecond()).max(0) as u64;
+    let wake = [decision.wake_after, decision.valid_until.map(left)].into_iter().flatten().min()?;
+    Some(now + SignedDuration::from_millis(wake.clamp(1000, DAY) as i64))
 }
 
 impl<'a> World<'a> {
@@ -309,10 +320,7 @@ impl<'a> World<'a> {
         match self.setup.host.scale(policy, Limits::default(), input).await {
             Ok(answer) => {
                 let asked = rehearsal::asked(snapshot, &answer.value);
-                let now = self.now.as_millisecond();
-                let valid = answer.value.valid_until.map(|until| until.saturating_sub(now).max(0) as u64);
-                let wake = [answer.value.wake_after, valid].into_iter().flatten().min();
-                let wake = wake.map(|wake| self.now + SignedDuration::from_millis(wake.max(1000) as i64));
+                let wake = asks_again(&answer.value, self.now);
                 self.state = answer.value.state;
                 self.missed = 0;
                 (asked, wake)
@@ -351,5 +359,32 @@ impl<'a> World<'a> {
             // Marks tell others what a pod does; nobody reads them here.
             Action::Mark { .. } => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_time_a_policy_names_it_is_asked_again_within_a_day() {
+        let now = Timestamp::UNIX_EPOCH;
+        let after = |wake_after, valid_until| {
+            let decision = Decision {
+                desired: 1,
+                reason: String::new(),
+                victims: Vec::new(),
+                wake_after,
+                valid_until,
+                state: Vec::new(),
+                extensions: Vec::new(),
+            };
+            asks_again(&decision, now).map(|at| at.as_second())
+        };
+        assert_eq!(after(None, None), None);
+        assert_eq!(after(Some(60_000), Some(30_000)), Some(30));
+        assert_eq!(after(None, Some(i64::MAX)), Some(86_400));
+        assert_eq!(after(None, Some(i64::MIN)), Some(1));
+        assert_eq!(after(Some(u64::MAX), None), Some(86_400));
     }
 }
