@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 bin=$root/target/cluster/bin
 
-packages='runc containernetworking-plugins nftables busybox-static iproute2 musl-tools iptables conntrack g++ redis-server'
+packages='runc containernetworking-plugins nftables busybox-static iproute2 musl-tools iptables conntrack g++ redis-server prometheus'
 programs='python3:python3 node:nodejs' # for the examples of claims, from wherever they are
 rust_targets='wasm32-unknown-unknown wasm32-wasip2 wasm32-wasip1 x86_64-unknown-linux-musl aarch64-unknown-linux-musl'
 rust_components='rustfmt clippy'
