@@ -6,7 +6,7 @@ mod policies;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use stoker_api::{HotStandbyDeployment, ShadowStatus};
+use stoker_api::{HotStandbyDeployment, PreScaledCronJob, ShadowStatus};
 use stoker_e2e::guests::{bad_policies, wants};
 use stoker_e2e::operator::Operator;
 use stoker_e2e::{World, audit};
@@ -144,5 +144,31 @@ async fn what_a_policy_asked_to_be_given_back_survives_a_restart() -> Result<()>
         policy.source == "builtin/predictive" && policy.state.is_some()
     };
     world.status("game", "with its state where it decides", promoted).await?;
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn a_warm_up_policy_on_trial_is_compared_and_not_followed() -> Result<()> {
+    let world = World::start("shadow-cron").await?;
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "main", "image": "busybox", "command": ["true"]}]});
+    let cron_job =
+        json!({"spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": {"spec": pod}}}}});
+    let on_trial = json!({"builtin": "learned-lead", "config": {"marginSeconds": 90}});
+    let policy = json!({"builtin": "fixed-lead", "shadow": on_trial});
+    let spec = json!({"warmUp": "60s", "cronJob": cron_job, "policy": policy});
+    world.apply::<PreScaledCronJob>("nightly", spec).await?;
+    let compared = |object: &PreScaledCronJob| {
+        let policy = object.status.as_ref().and_then(|status| status.policy.clone()).unwrap_or_default();
+        policy.shadow.is_some_and(|shadow| shadow.compared > 0)
+    };
+    let object =
+        world.object::<PreScaledCronJob>("nightly", "with a trial that was compared", compared).await?;
+    let status = object.status.unwrap();
+    let shadow = status.policy.unwrap().shadow.unwrap();
+    assert_eq!(shadow.source, "builtin/learned-lead");
+    assert!(shadow.would_lead_seconds.is_some() && shadow.error.is_none(), "{shadow:?}");
+    let lead = status.next_instant.unwrap().duration_since(status.next_warm_up.unwrap());
+    assert_eq!(lead.as_secs(), 60);
     world.finish().await
 }
