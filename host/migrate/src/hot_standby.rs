@@ -66,10 +66,7 @@ pub(crate) fn deployment(mut object: Fields, options: &Options, notes: &mut Note
     }
     put(&mut spec, "podTemplate", template);
     old.rest(notes);
-    notes.change(
-        "there is no child Deployment any more: Stoker makes the pods itself, so that neither a rollout nor a \
-         scale-down takes a busy one",
-    );
+    notes.change("no child Deployment: Stoker makes the pods itself, and neither a rollout nor a scale-down takes a busy one");
     metadata::status(&mut object, notes);
     object.rest(notes);
     Some(metadata::object("HotStandbyDeployment", meta, spec))
@@ -146,18 +143,11 @@ struct Bounds {
 
 impl Bounds {
     fn take(old: &mut Fields, notes: &mut Notes) -> Self {
-        let bounds = Self {
+        Self {
             idle: old.count("idleTarget", notes),
             least: old.count("minReplicas", notes),
             most: old.count("maxReplicas", notes),
             delay: old.count("scaleDownDelaySeconds", notes),
-        };
-        if bounds.delay.is_none() {
-            notes.change(
-                "spec.scaleDownDelaySeconds is 30 unless you give another: a surplus must have lasted so long before \
-                 idle members of the pool go",
-            );
         }
-        bounds
     }
 }

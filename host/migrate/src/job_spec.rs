@@ -87,6 +87,10 @@ pub(crate) fn whole(template: Fields, container: &str, notes: &mut Notes) -> Opt
     if !has(&all, "template") {
         all = from_short(all, &path, container, notes)?;
     }
+    for key in keys(&all).filter(|key| !OF_JOB.contains(&key.as_str())).collect::<Vec<_>>() {
+        let was = take(&mut all, &key).map(|value| shown(&value)).unwrap_or_default();
+        notes.warn(format!("{path}.{key} ({was}) is not carried over: a batch/v1 JobSpec has no such field"));
+    }
     let pods = all.get("template").and_then(|pod| pod.get("spec")).and_then(|spec| spec.get("containers"));
     if !pods.is_some_and(|list| list.as_sequence().is_some_and(|list| !list.is_empty())) {
         notes.problem(&format!("{path}.template.spec.containers"), "is missing: give at least one container");

@@ -15,6 +15,7 @@ mod daemon_job;
 mod documents;
 mod fields;
 mod flow;
+mod global_params;
 mod go_template;
 mod handler;
 mod hot_standby;
@@ -30,6 +31,7 @@ mod report_config;
 mod schedule;
 mod schema;
 mod values;
+mod yaml;
 
 use std::fmt;
 

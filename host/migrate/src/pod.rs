@@ -71,3 +71,21 @@ pub(crate) fn selector(spec: &mut Fields, notes: &mut Notes) -> Option<Mapping> 
 pub(crate) fn labels(template: &Mapping) -> Option<&Mapping> {
     map(template, "metadata").and_then(|meta| map(meta, "labels")).filter(|labels| !labels.is_empty())
 }
+
+/// The older operators named each pod's node themselves, past the scheduler: taints that keep pods from being scheduled
+/// kept no node out, and neither did a cordon. The pod tolerates them, to run on the same nodes as before.
+pub(crate) fn on_every_node(pod: &mut Mapping, notes: &mut Notes) {
+    let all: Value =
+        Mapping::from_iter([("operator".into(), "Exists".into()), ("effect".into(), "NoSchedule".into())])
+            .into();
+    let tolerations = pod.entry("tolerations".into()).or_insert_with(|| Value::Sequence(Vec::new()));
+    if let Value::Sequence(list) = tolerations
+        && !list.contains(&all)
+    {
+        list.push(all);
+    }
+    notes.change(
+        "the pods tolerate NoSchedule taints, since the older operator ran on such nodes, too, control-plane ones for \
+         example: take that toleration out if they are not meant. Nodes that are not Ready get nothing until they are",
+    );
+}

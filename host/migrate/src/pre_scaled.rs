@@ -25,10 +25,7 @@ pub(crate) fn cron_job(mut object: Fields, notes: &mut Notes) -> Option<Value> {
     };
     put(&mut spec, "cronJob", whole(cron, notes)?);
     old.rest(notes);
-    notes.change(
-        "there is no child CronJob any more: Stoker makes the Jobs itself, subtracts the warm-up from each instant, \
-         and never starts the work before it",
-    );
+    notes.change("no child CronJob: Stoker makes the Jobs itself, a warm-up before each instant, and no work begins before it");
     metadata::status(&mut object, notes);
     object.rest(notes);
     Some(metadata::object("PreScaledCronJob", meta, spec))

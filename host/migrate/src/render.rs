@@ -41,8 +41,7 @@ impl Migrated {
         for warning in &self.warnings {
             comment(&mut out, "WARNING: ", warning);
         }
-        // What was read from YAML can be written as YAML.
-        out.push_str(&serde_yaml::to_string(&self.object).unwrap_or_default());
+        out.push_str(&crate::yaml::document(&self.object));
         out
     }
 }
