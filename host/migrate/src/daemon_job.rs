@@ -30,6 +30,10 @@ pub(crate) fn daemon_job(mut object: Fields, notes: &mut Notes) -> Option<Value>
     }
     excluded(&mut old, &mut spec, notes);
     put(&mut spec, "includeUnschedulable", true);
+    notes.change(
+        "spec.includeUnschedulable is true, since the older operator ran on cordoned nodes, too. Nodes that are not Ready \
+         get their Job when they are",
+    );
     let mut job = job_spec::whole(old, "job", notes)?;
     let path = "spec";
     job.fails_at_once(path, "spec.retry", notes);
@@ -58,14 +62,17 @@ pub(crate) fn daemon_job(mut object: Fields, notes: &mut Notes) -> Option<Value>
     for (key, value) in job.into_map() {
         spec.insert(key, value);
     }
-    if let Some(state) = metadata::status(&mut object, notes).and_then(|status| begun(&status)) {
-        put(&mut spec, "paused", true);
+    let begun = metadata::status(&mut object, notes).and_then(|status| begun(&status));
+    if begun.is_some() || held {
+        let rest = std::mem::replace(&mut spec, Mapping::from_iter([("paused".into(), true.into())]));
+        spec.extend(rest);
+    }
+    if let Some(state) = begun {
         notes.warn(format!(
             "spec.paused is true, since the older one is {state}: without it every node would get its Job once more as \
              soon as this is applied. Take it out to let it run"
         ));
     } else if held {
-        put(&mut spec, "paused", true);
         notes.warn("spec.suspend became spec.paused: take that out to let it run");
     }
     object.rest(notes);

@@ -59,14 +59,17 @@ pub(crate) fn flow(mut object: Fields, options: &Options, notes: &mut Notes) -> 
         put(&mut spec, "onFailure", handler);
     }
     old.rest(notes);
-    if let Some(state) = metadata::status(&mut object, notes).and_then(|status| begun(&status)) {
-        put(&mut spec, "suspend", true);
+    let begun = metadata::status(&mut object, notes).and_then(|status| begun(&status));
+    if begun.is_some() || held {
+        let rest = std::mem::replace(&mut spec, Mapping::from_iter([("suspend".into(), true.into())]));
+        spec.extend(rest);
+    }
+    if let Some(state) = begun {
         notes.warn(format!(
             "spec.suspend is true, since the older one is {state}: without it every step would run once more as soon as \
              this is applied. Take it out to let it run"
         ));
     } else if held {
-        put(&mut spec, "suspend", true);
         notes.warn("spec.suspend is true, since a step's Job was suspended: take it out to let the flow run");
     }
     object.rest(notes);

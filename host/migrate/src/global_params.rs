@@ -70,11 +70,11 @@ pub(crate) fn meet(global: &Mapping, template: &mut JobSpec, path: &str, notes: 
 fn told(at: &str, by: &str, any: bool, same: Vec<String>, notes: &mut Notes) {
     if !same.is_empty() {
         notes.warn(format!(
-            "{at}: {} differ from {by}, which wrote over them in the older system. Here the template's hold: take them \
-             out of it if the others are meant",
+            "{at}: what it says of {} is other than what {by} says, which wrote over it in the older system. Here the \
+             template's holds: take it out if the other is meant",
             same.join(", ")
         ));
     } else if any {
-        notes.change(format!("{at} stay beside {by}, which took their place in the older system"));
+        notes.change(format!("{at}: its own stay beside {by}, which took their place in the older system"));
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn on_every_node(pod: &mut Mapping, notes: &mut Notes) {
         list.push(all);
     }
     notes.change(
-        "the pods tolerate NoSchedule taints, since the older operator ran on such nodes, too, control-plane ones for \
-         example: take that toleration out if they are not meant. Nodes that are not Ready get nothing until they are",
+        "the pods tolerate NoSchedule taints, since the older operator ran on such nodes, too, for example of the \
+         control plane: take that toleration out if they are not meant",
     );
 }
