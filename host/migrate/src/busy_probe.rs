@@ -126,7 +126,8 @@ fn redis(mut block: Fields, options: &Options, notes: &mut Notes) -> Mapping {
     let url = match (url, host, &options.redis_url) {
         (Some(url), _, _) => url,
         (None, Some(host), _) => {
-            notes.change(format!("{} says what host, port and db said", block.at("url")));
+            let from = ["host", "port", "db"].map(|key| block.at(key)).join(", ");
+            notes.change(format!("{} says what these said: {from}", block.at("url")));
             let port = port.as_deref().unwrap_or("6379");
             let database = database.map(|number| format!("/{number}")).unwrap_or_default();
             format!("redis://{host}:{port}{database}")
@@ -147,9 +148,11 @@ fn redis(mut block: Fields, options: &Options, notes: &mut Notes) -> Mapping {
         }
     };
     put(&mut out, "url", url);
-    let prefix = block.text("keyPrefix", notes);
-    if let Some(key) = block.text("key", notes).or(prefix) {
+    if let Some(key) = block.text("key", notes) {
         put(&mut out, "key", key);
+    } else if let Some(prefix) = block.text("keyPrefix", notes) {
+        notes.change(format!("{} says what {} said", block.at("key"), block.at("keyPrefix")));
+        put(&mut out, "key", prefix);
     } else {
         notes.change(format!(
             "{} is mlgame-daemon-pod unless you give another: the older operator took it from REDIS_KEY_PREFIX",

@@ -33,19 +33,28 @@ pub(crate) fn split(source: &str, text: &str) -> Vec<(Origin, Result<Value, Stri
 }
 
 fn read(part: &str, first: usize) -> Result<Value, String> {
+    const TEMPLATE: &str = "it looks like a template: render it first, for example by `helm template`";
     let parsed = serde_yaml::from_str(part).and_then(|mut value: Value| {
         value.apply_merge()?;
         Ok(value)
     });
+    if parsed.as_ref().is_ok_and(has_braces) {
+        return Err(TEMPLATE.to_owned());
+    }
     parsed.map_err(|error| {
         let at = error.location().map(|at| format!("line {}: ", first + at.line() - 1)).unwrap_or_default();
-        let hint = if part.contains("{{") {
-            "; it looks like a template: render it first, for example by `helm template`"
-        } else {
-            ""
-        };
+        let hint = if part.contains("{{") { format!("; {TEMPLATE}") } else { String::new() };
         format!("{at}no YAML that can be read: {error}{hint}")
     })
+}
+
+/// What `{{ … }}` is to YAML: a map for a key.
+fn has_braces(value: &Value) -> bool {
+    match value {
+        Value::Mapping(map) => map.iter().any(|(key, value)| key.is_mapping() || has_braces(value)),
+        Value::Sequence(items) => items.iter().any(has_braces),
+        _ => false,
+    }
 }
 
 /// The objects of a document: itself, or the items of a List.

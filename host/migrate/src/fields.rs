@@ -3,7 +3,7 @@
 use serde_yaml::{Mapping, Value};
 
 use crate::notes::Notes;
-use crate::values::{keys, shown, take, tidy};
+use crate::values::{hollow, keys, shown, take, tidy};
 
 /// A map of the input, and where it is.
 #[derive(Debug)]
@@ -121,15 +121,15 @@ impl Fields {
 
     /// Leaves a field out that had no effect, and tells why.
     pub fn without(&mut self, key: &str, why: &str, notes: &mut Notes) {
-        if let Some(value) = self.raw(key) {
-            notes.change(format!("{}{} is left out: {why}", self.at(key), brief(&value)));
+        if let Some(value) = self.raw(key).filter(|value| !hollow(value)) {
+            notes.change(format!("{}{} is left out: {why}", self.at(key), brief(key, &value)));
         }
     }
 
     /// Leaves a field out that had an effect, and tells what to do.
     pub fn lost(&mut self, key: &str, what_to_do: &str, notes: &mut Notes) {
-        if let Some(value) = self.raw(key) {
-            notes.warn(format!("{}{} is not carried over: {what_to_do}", self.at(key), brief(&value)));
+        if let Some(value) = self.raw(key).filter(|value| !hollow(value)) {
+            notes.warn(format!("{}{} is not carried over: {what_to_do}", self.at(key), brief(key, &value)));
         }
     }
 
@@ -160,10 +160,17 @@ impl Fields {
     }
 }
 
-/// A value that fits into a line.
-fn brief(value: &Value) -> String {
+/// A value behind its field, if it fits into a line and is nobody's secret.
+fn brief(key: &str, value: &Value) -> String {
+    let key = key.to_lowercase();
+    if ["password", "secret", "token", "credential"].iter().any(|word| key.contains(word)) {
+        return String::new();
+    }
     match value {
         Value::Mapping(_) | Value::Sequence(_) => String::new(),
-        scalar => format!(" ({})", shown(scalar)),
+        scalar => Some(shown(scalar))
+            .filter(|text| !text.is_empty())
+            .map(|text| format!(" ({text})"))
+            .unwrap_or_default(),
     }
 }

@@ -126,7 +126,7 @@ impl Step<'_> {
             );
         }
         let reference = old.text("jobTemplateRef", notes).filter(|name| !name.is_empty());
-        let template = old.raw("jobTemplate").filter(|template| !handler::hollow(template));
+        let template = old.raw("jobTemplate").filter(|template| !crate::values::hollow(template));
         if let Some(template) = template {
             old.put_back("jobTemplate", template);
         }
@@ -172,6 +172,9 @@ impl Step<'_> {
             } else if all.contains(label) {
                 notes.change(format!("{path} names {name} once"));
             } else {
+                if *label != name {
+                    notes.change(format!("{path} names {label} for {name}"));
+                }
                 all.push(label.clone());
             }
         }

@@ -43,7 +43,7 @@ pub(crate) fn rewrite(text: &str, path: &str, notes: &mut Notes) -> Option<Strin
                 filled += usize::from(value.contains("${"));
                 out.push_str(&value);
             }
-            None => {
+            None if whole => {
                 notes.problem(
                     path,
                     format!(
@@ -54,6 +54,7 @@ pub(crate) fn rewrite(text: &str, path: &str, notes: &mut Notes) -> Option<Strin
                 );
                 whole = false;
             }
+            None => notes.problem(path, format!("line {line}: {{{{{action}}}}} cannot, either")),
         }
         (rest, trim) = (after, trims_after);
     }

@@ -6,7 +6,7 @@ use crate::Options;
 use crate::fields::Fields;
 use crate::job_spec::{self, Suspended};
 use crate::notes::Notes;
-use crate::values::put;
+use crate::values::{hollow, put};
 
 /// The image of a script if nobody says one.
 const SOME_IMAGE: &str = "busybox:stable";
@@ -57,16 +57,6 @@ fn drop_hollow(old: &mut Fields) {
         if let Some(text) = old.raw(key).filter(|text| text.as_str() != Some("")) {
             old.put_back(key, text);
         }
-    }
-}
-
-/// Nothing in it says anything.
-pub(crate) fn hollow(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Mapping(map) => map.values().all(hollow),
-        Value::Sequence(items) => items.is_empty(),
-        _ => false,
     }
 }
 

@@ -92,7 +92,7 @@ pub(crate) fn whole(template: Fields, container: &str, notes: &mut Notes) -> Opt
         notes.warn(format!("{path}.{key} ({was}) is not carried over: a batch/v1 JobSpec has no such field"));
     }
     let pods = all.get("template").and_then(|pod| pod.get("spec")).and_then(|spec| spec.get("containers"));
-    if !pods.is_some_and(|list| list.as_sequence().is_some_and(|list| !list.is_empty())) {
+    if pods.and_then(Value::as_sequence).is_none_or(Vec::is_empty) {
         notes.problem(&format!("{path}.template.spec.containers"), "is missing: give at least one container");
         return None;
     }

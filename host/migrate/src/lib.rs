@@ -253,7 +253,9 @@ impl Outcome {
             self.problems.push(Problem { origin, what: format!("{what}: "), words });
             return;
         };
-        notes.problems.extend(schema::refusals(older.becomes, &object));
+        for (field, words) in schema::refusals(older.becomes, &object) {
+            notes.problem_once(&field, &words);
+        }
         if !notes.problems.is_empty() {
             self.problems.push(Problem { origin, what: format!("{what}: "), words: notes.told() });
             return;

@@ -41,7 +41,7 @@ pub(crate) fn job(mut object: Fields, notes: &mut Notes) -> Option<Value> {
     let map_name = text(&meta, "name").unwrap_or_default();
     let mut data = object.fields("data", notes)?;
     let config = data.text(report_config::KEY, notes).unwrap_or_default();
-    let config = Config::read(document(&config, report_config::KEY, notes)?, notes);
+    let config = Config::read(document(&config, report_config::KEY, notes)?, &map_name, notes);
     named(&config, &mut meta, notes)?;
     let Some(template) = data.text(TEMPLATE, notes) else {
         notes.problem(&data.at(TEMPLATE), "is missing: give the template of the pods beside the config");
@@ -166,6 +166,9 @@ fn variables(spec: &mut Mapping, notes: &mut Notes) {
                 ));
             }
             env.retain(|one| given(one).is_none());
+            if env.is_empty() {
+                container.as_mapping_mut().and_then(|container| take(container, "env"));
+            }
         }
     }
 }
@@ -188,7 +191,7 @@ fn left_behind(data: Fields, mut object: Fields, map_name: &str, notes: &mut Not
     }
     if !others.is_empty() {
         notes.warn(format!(
-            "{} stay in the ConfigMap {map_name}: keep it if the pods mount it, and take only {} and {TEMPLATE} out",
+            "left in the ConfigMap {map_name}: {}. Keep it if the pods mount it, and take only {} and {TEMPLATE} out",
             others.join(", "),
             report_config::KEY
         ));

@@ -27,6 +27,14 @@ impl Notes {
         add(&mut self.problems, format!("{field}: {}", words.as_ref()));
     }
 
+    /// A field because of which there is no object, unless it has been told of.
+    pub fn problem_once(&mut self, field: &str, words: &str) {
+        let told = format!("{field}: ");
+        if !self.problems.iter().any(|problem| problem.starts_with(&told)) {
+            self.problem(field, words);
+        }
+    }
+
     /// All problems in a line.
     pub fn told(&self) -> String {
         self.problems.join("; ")

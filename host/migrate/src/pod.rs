@@ -83,9 +83,9 @@ pub(crate) fn on_every_node(pod: &mut Mapping, notes: &mut Notes) {
         && !list.contains(&all)
     {
         list.push(all);
+        notes.change(
+            "the pods tolerate NoSchedule taints, since the older operator ran on such nodes, too, for example of the \
+             control plane: take that toleration out if they are not meant",
+        );
     }
-    notes.change(
-        "the pods tolerate NoSchedule taints, since the older operator ran on such nodes, too, for example of the \
-         control plane: take that toleration out if they are not meant",
-    );
 }

@@ -64,7 +64,7 @@ fn warm_up(old: &mut Fields, spec: &mut Mapping, notes: &mut Notes) {
 fn whole(mut cron: Fields, notes: &mut Notes) -> Option<Mapping> {
     let mut out = Mapping::new();
     for key in ["apiVersion", "kind", "status"] {
-        cron.without(key, "it is known here", notes);
+        cron.without(key, "there is no CronJob", notes);
     }
     if let Some(meta) = cron.fields("metadata", notes) {
         let meta = crate::pod::metadata(meta, "the Jobs", notes);

@@ -16,6 +16,16 @@ const DELAY: u64 = 10;
 /// Executions that are kept at most.
 const HISTORY: u64 = 100;
 
+/// What is called otherwise.
+const RENAMED: [(&str, &str); 6] = [
+    ("cronExpression", "schedule"),
+    ("jobNodeSelector", "nodes.selector"),
+    ("runOnUnscheduledNodes", "nodes.includeUnschedulable"),
+    ("podPoolSize", "parallelism"),
+    ("reportHistory", "reports.history"),
+    ("latestMetricsLabel", "metrics.latestLabel"),
+];
+
 /// Names of metrics that every NodeBatchJob has.
 const OWN: [&str; 4] = ["current_execution_id", "pods", "processing", "duration"];
 
@@ -36,7 +46,7 @@ pub(crate) struct Config {
 
 impl Config {
     /// Reads the config; whatever the older system knows, and Stoker does not, is told.
-    pub fn read(mut old: Fields, notes: &mut Notes) -> Self {
+    pub fn read(mut old: Fields, map_name: &str, notes: &mut Notes) -> Self {
         let mut config = Self {
             name: old.text("name", notes).filter(|name| !name.is_empty()),
             account: old.text("jobServiceAccount", notes).filter(|name| !name.is_empty()),
@@ -47,10 +57,15 @@ impl Config {
             let new: Vec<Value> = secrets.into_iter().filter(|s| !config.pull_secrets.contains(s)).collect();
             config.pull_secrets.extend(new);
         }
+        let renamed: Vec<String> = RENAMED
+            .iter()
+            .filter(|(key, _)| old.has(key))
+            .map(|(key, new)| format!("{} (spec.{new})", old.at(key)))
+            .collect();
         config.when(&mut old, notes);
         config.nodes(&mut old, notes);
         config.reports(&mut old, notes);
-        config.metrics(&mut old, notes);
+        config.metrics(&mut old, map_name, notes);
         let address = "pods report to where `stoker run --reports-url` says, the report service of Stoker";
         old.without("callbackServiceName", address, notes);
         old.without("callbackServicePort", address, notes);
@@ -68,6 +83,9 @@ impl Config {
             notes,
         );
         old.rest(notes);
+        if !renamed.is_empty() {
+            notes.change(format!("under another name: {}", renamed.join(", ")));
+        }
         config
     }
 
@@ -79,10 +97,10 @@ impl Config {
                 put(&mut self.before, "schedule", read.schedule);
                 match read.zone {
                     Some(zone) => put(&mut self.before, "timeZone", zone),
-                    None => notes.change(format!(
-                        "{path} is spec.schedule, in UTC: if the controller's container had another time zone (TZ), give \
-                         spec.timeZone"
-                    )),
+                    None => notes.change(
+                        "spec.schedule is in UTC: if the controller's container had another time zone (TZ), give \
+                         spec.timeZone",
+                    ),
                 }
             }
             None => notes.warn(format!("{path} says nothing: executions begin only by `stoker run-now`")),
@@ -153,11 +171,11 @@ impl Config {
         }
     }
 
-    fn metrics(&mut self, old: &mut Fields, notes: &mut Notes) {
+    fn metrics(&mut self, old: &mut Fields, map_name: &str, notes: &mut Notes) {
         let path = old.at("metrics");
         let mut given = old.fields("metrics", notes).unwrap_or_else(|| Fields::new(path, Mapping::new()));
         let mut metrics = Mapping::new();
-        put(&mut metrics, "prefix", self.prefix(&mut given, notes));
+        put(&mut metrics, "prefix", self.prefix(&mut given, map_name, notes));
         let gauges = gauges(&mut given, notes);
         if !gauges.is_empty() {
             put(&mut metrics, "gauges", gauges);
@@ -171,9 +189,9 @@ impl Config {
     }
 
     /// What the metrics' names begin with: as it was, or of the controller's name.
-    fn prefix(&self, metrics: &mut Fields, notes: &mut Notes) -> String {
+    fn prefix(&self, metrics: &mut Fields, map_name: &str, notes: &mut Notes) -> String {
         let given = metrics.text("prefix", notes).unwrap_or_default();
-        let from = if given.is_empty() { self.name.as_deref().unwrap_or("node_batch") } else { &given };
+        let from = if given.is_empty() { self.name.as_deref().unwrap_or(map_name) } else { &given };
         let mut prefix: String =
             from.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         if prefix.starts_with(|c: char| c.is_ascii_digit()) {

@@ -9,10 +9,13 @@ use serde_json::Value;
 
 /// Every refusal with its field: of a kind's object. A field that the schema does not know is one, since the API server
 /// would drop it without a word.
-pub(crate) fn refusals(kind: &str, object: &serde_yaml::Value) -> Vec<String> {
+pub(crate) fn refusals(kind: &str, object: &serde_yaml::Value) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let (Some(schema), Ok(object)) = (schemas().get(kind), serde_json::to_value(object)) else {
-        return vec![format!("the object cannot be said in JSON, or {kind} is no kind of Stoker's")];
+        return vec![(
+            "the object".to_owned(),
+            format!("cannot be said in JSON, or {kind} is no kind of Stoker's"),
+        )];
     };
     check("spec", &object["spec"], &schema["properties"]["spec"], &mut found);
     found
@@ -30,12 +33,12 @@ fn schemas() -> &'static BTreeMap<String, Value> {
     })
 }
 
-fn check(path: &str, value: &Value, schema: &Value, found: &mut Vec<String>) {
+fn check(path: &str, value: &Value, schema: &Value, found: &mut Vec<(String, String)>) {
     let flag = |key: &str| schema[key].as_bool() == Some(true);
     if value.is_null() && flag("nullable") {
         return;
     }
-    let mut refuse = |words: String| found.push(format!("{path}: {words}"));
+    let mut refuse = |words: String| found.push((path.to_owned(), words));
     if flag("x-kubernetes-int-or-string") {
         if !value.is_string() && !value.is_i64() && !value.is_u64() {
             refuse(format!("must be a whole number or a text, and is {value}"));
@@ -72,7 +75,7 @@ fn check(path: &str, value: &Value, schema: &Value, found: &mut Vec<String>) {
                     (Some(schema), _) => check(&path, value, schema, found),
                     (None, more @ Value::Object(_)) => check(&path, value, more, found),
                     (None, _) if flag("x-kubernetes-preserve-unknown-fields") => {}
-                    (None, _) => found.push(format!("{path}: is no field of Stoker's")),
+                    (None, _) => found.push((path, "is no field of Stoker's".to_owned())),
                 }
             }
         }
@@ -94,10 +97,16 @@ fn check(path: &str, value: &Value, schema: &Value, found: &mut Vec<String>) {
         Value::Number(number) => {
             let number = number.as_f64().unwrap_or_default();
             if schema["minimum"].as_f64().is_some_and(|least| number < least) {
-                refuse(format!("is {number}: give {} or more", schema["minimum"]));
+                refuse(format!(
+                    "is {number}: give {} or more",
+                    schema["minimum"].as_f64().unwrap_or_default()
+                ));
             }
             if schema["maximum"].as_f64().is_some_and(|most| number > most) {
-                refuse(format!("is {number}: give {} or less", schema["maximum"]));
+                refuse(format!(
+                    "is {number}: give {} or less",
+                    schema["maximum"].as_f64().unwrap_or_default()
+                ));
             }
         }
         _ => {}
@@ -106,11 +115,11 @@ fn check(path: &str, value: &Value, schema: &Value, found: &mut Vec<String>) {
 
 /// Counts against `minX` and `maxX`.
 fn bound(count: f64, schema: &Value, of: &str, what: &str, refuse: &mut impl FnMut(String)) {
-    let (least, most) = (&schema[format!("min{of}")], &schema[format!("max{of}")]);
-    if least.as_f64().is_some_and(|least| count < least) {
+    let of = |which: &str| schema[format!("{which}{of}")].as_f64();
+    if let Some(least) = of("min").filter(|least| count < *least) {
         refuse(format!("has {count} {what}: give {least} or more"));
     }
-    if most.as_f64().is_some_and(|most| count > most) {
+    if let Some(most) = of("max").filter(|most| count > *most) {
         refuse(format!("has {count} {what}: give {most} or less"));
     }
 }

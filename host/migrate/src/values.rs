@@ -40,6 +40,16 @@ pub(crate) fn shown(value: &Value) -> String {
     }
 }
 
+/// Nothing in it says anything.
+pub(crate) fn hollow(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Mapping(map) => map.values().all(hollow),
+        Value::Sequence(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
 /// Takes out what says nothing: nulls in maps, which is how older clients write zero values. File modes such as 0644
 /// are numbers to Kubernetes and texts to YAML 1.2.
 pub(crate) fn tidy(value: &mut Value) {

@@ -125,11 +125,19 @@ fn bare(text: &str) -> bool {
         Some('/') => !text.starts_with("//"),
         first => letter(first),
     };
-    begins
+    (begins || amount(text))
         && text.chars().all(|c| c.is_ascii_alphanumeric() || " _./@:+-=,;%*()".contains(c))
         && !text.contains(": ")
         && !text.ends_with([':', ' '])
         && !WORDS.contains(&text.to_ascii_lowercase().as_str())
+}
+
+/// A quantity or a duration such as `100m`, `64Mi` or `1m30s`.
+fn amount(text: &str) -> bool {
+    let unit = |c: char| "mshdkKMGTi".contains(c);
+    text.starts_with(|c: char| c.is_ascii_digit())
+        && text.ends_with(unit)
+        && text.chars().all(|c| c.is_ascii_digit() || unit(c))
 }
 
 /// A text in double quotes: JSON is YAML, but for characters that it leaves as they are.
@@ -207,7 +215,9 @@ mod tests {
             let text = document(&Value::Mapping([("key".into(), word.into())].into_iter().collect()));
             assert!(text.starts_with("key: \""), "{text}");
         }
-        for word in ["busybox:1.28", "sleep 10s", "-c", "/tmp/busy", "a=b", "nvidia.com/gpu", "once"] {
+        for word in
+            ["busybox:1.28", "sleep 10s", "-c", "/tmp/busy", "a=b", "64Mi", "1m30s", "nvidia.com/gpu", "once"]
+        {
             assert_eq!(document(&word.into()), format!("{word}\n"));
         }
     }
