@@ -1,4 +1,5 @@
 //! Every fixture is migrated and compared with what was committed beside it: `UPDATE_EXPECTED=1` writes it anew.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

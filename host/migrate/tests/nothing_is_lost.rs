@@ -1,5 +1,6 @@
 //! Of every field of every fixture it is told what became of it: its value stands in the new object, or its path in a
 //! comment. A comment about a field is one about all that is below it.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
