@@ -69,8 +69,8 @@ pub(crate) fn daemon_job(mut object: Fields, notes: &mut Notes) -> Option<Value>
     }
     if let Some(state) = begun {
         notes.warn(format!(
-            "spec.paused is true, since the older one is {state}: without it every node would get its Job once more as \
-             soon as this is applied. Take it out to let it run"
+            "spec.paused is true, since the older one is {state}: without it every node would get its Job once more. To \
+             run it again, delete the older one with its Jobs, whose names are needed, and take paused out"
         ));
     } else if held {
         notes.warn("spec.suspend became spec.paused: take that out to let it run");

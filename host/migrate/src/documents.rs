@@ -10,9 +10,9 @@ use crate::values;
 pub(crate) fn split(source: &str, text: &str) -> Vec<(Origin, Result<Value, String>)> {
     let mut parts: Vec<(usize, String)> = vec![(1, String::new())];
     for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        // As kubectl does: what follows the dashes on their line belongs to no document.
-        if line.starts_with("---") {
-            parts.push((number + 2, String::new()));
+        let begins = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+        if let Some(rest) = begins {
+            parts.push((number + 1, format!("{rest}\n")));
         } else if let Some((_, part)) = parts.last_mut() {
             part.push_str(line);
             part.push('\n');
@@ -20,7 +20,8 @@ pub(crate) fn split(source: &str, text: &str) -> Vec<(Origin, Result<Value, Stri
     }
     let mut found = Vec::new();
     for (first, part) in parts {
-        let blank = |line: &&str| line.trim().is_empty() || line.trim_start().starts_with('#');
+        let blank =
+            |line: &&str| matches!(line.trim(), "" | "...") || line.trim_start().starts_with(['#', '%']);
         let skipped = part.lines().take_while(blank).count();
         if skipped == part.lines().count() {
             continue;
@@ -83,4 +84,38 @@ pub(crate) fn items(origin: Origin, value: Value) -> Vec<(Origin, Value)> {
         (Origin { item: Some(index + 1), ..origin.clone() }, item)
     });
     numbered.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_told_by_number_and_line() {
+        let text = "# nothing\n---\n\n# a comment\na: 1\r\n--- # more\nb: |\n  ----\n--- {c: 3}\n---\n...";
+        let found: Vec<(usize, Value)> = split("x", text)
+            .into_iter()
+            .map(|(origin, value)| (origin.line.unwrap(), value.unwrap()))
+            .collect();
+        let wanted = [(5, "{a: 1}"), (7, "{b: \"----\\n\"}"), (9, "{c: 3}")];
+        let wanted = wanted.map(|(line, text)| (line, serde_yaml::from_str::<Value>(text).unwrap()));
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn a_broken_document_hides_no_other() {
+        let found = split("x", "a: 1\n---\nb: c: d\n---\n{{ .Values.name }}: x\n---\nd: 4\n");
+        let words: Vec<Result<(), String>> = found.into_iter().map(|(_, value)| value.map(drop)).collect();
+        assert!(words[0].is_ok() && words[3].is_ok());
+        assert!(words[1].as_ref().is_err_and(|words| words.starts_with("line 3: ")), "{words:?}");
+        assert!(words[2].as_ref().is_err_and(|words| words.contains("helm template")), "{words:?}");
+    }
+
+    #[test]
+    fn items_of_a_typed_list_need_not_say_what_they_are() {
+        let list = "{apiVersion: g/v1, kind: ThingList, items: [{metadata: {name: a}}]}";
+        let origin = Origin { source: "x".to_owned(), document: Some(1), line: Some(1), item: None };
+        let found = items(origin, serde_yaml::from_str(list).unwrap());
+        assert_eq!((found[0].1["kind"].as_str(), found[0].0.item), (Some("Thing"), Some(1)));
+    }
 }

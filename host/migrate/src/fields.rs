@@ -3,7 +3,7 @@
 use serde_yaml::{Mapping, Value};
 
 use crate::notes::Notes;
-use crate::values::{hollow, keys, shown, take, tidy};
+use crate::values::{hollow, keys, shown, take, tidy, truth};
 
 /// A map of the input, and where it is.
 #[derive(Debug)]
@@ -110,11 +110,12 @@ impl Fields {
         let path = self.at(key);
         match self.raw(key)? {
             Value::Bool(flag) => Some(flag),
-            Value::String(word) if matches!(&*word.to_lowercase(), "true" | "yes" | "on") => Some(true),
-            Value::String(word) if matches!(&*word.to_lowercase(), "false" | "no" | "off") => Some(false),
             other => {
-                notes.problem(&path, format!("must be true or false, and is {}", shown(&other)));
-                None
+                let flag = other.as_str().and_then(truth);
+                if flag.is_none() {
+                    notes.problem(&path, format!("must be true or false, and is {}", shown(&other)));
+                }
+                flag
             }
         }
     }

@@ -66,8 +66,8 @@ pub(crate) fn flow(mut object: Fields, options: &Options, notes: &mut Notes) -> 
     }
     if let Some(state) = begun {
         notes.warn(format!(
-            "spec.suspend is true, since the older one is {state}: without it every step would run once more as soon as \
-             this is applied. Take it out to let it run"
+            "spec.suspend is true, since the older one is {state}: without it every step would run once more. To run it \
+             again, delete the older one with its Jobs, whose names are needed, and take suspend out"
         ));
     } else if held {
         notes.warn("spec.suspend is true, since a step's Job was suspended: take it out to let the flow run");

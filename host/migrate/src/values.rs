@@ -50,23 +50,59 @@ pub(crate) fn hollow(value: &Value) -> bool {
     }
 }
 
-/// Takes out what says nothing: nulls in maps, which is how older clients write zero values. File modes such as 0644
-/// are numbers to Kubernetes and texts to YAML 1.2.
+/// Fields of Jobs and pods that are true or false.
+const FLAGS: [&str; 18] = [
+    "allowPrivilegeEscalation",
+    "automountServiceAccountToken",
+    "enableServiceLinks",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostUsers",
+    "manualSelector",
+    "optional",
+    "privileged",
+    "readOnly",
+    "readOnlyRootFilesystem",
+    "runAsNonRoot",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
+    "stdin",
+    "suspend",
+    "tty",
+];
+
+/// Takes out what says nothing: nulls in maps, which is how older clients write zero values. File modes such as 0644, and
+/// yes and no, are numbers and truth values to kubectl, which reads YAML 1.1, and texts to 1.2.
 pub(crate) fn tidy(value: &mut Value) {
     match value {
         Value::Mapping(map) => {
             map.retain(|_, value| !value.is_null());
             for (key, value) in map.iter_mut() {
                 tidy(value);
-                if matches!(key.as_str(), Some("defaultMode" | "mode"))
-                    && let Some(mode) = value.as_str().and_then(octal)
+                let (key, text) = (key.as_str().unwrap_or_default(), value.as_str().unwrap_or_default());
+                if matches!(key, "defaultMode" | "mode")
+                    && let Some(mode) = octal(text)
                 {
                     *value = mode.into();
+                } else if FLAGS.contains(&key)
+                    && let Some(flag) = truth(text)
+                {
+                    *value = flag.into();
                 }
             }
         }
         Value::Sequence(items) => items.iter_mut().for_each(tidy),
         _ => {}
+    }
+}
+
+/// The truth values of YAML 1.1.
+pub(crate) fn truth(word: &str) -> Option<bool> {
+    match word.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" => Some(true),
+        "false" | "no" | "off" => Some(false),
+        _ => None,
     }
 }
 
@@ -127,13 +163,15 @@ mod tests {
     }
 
     #[test]
-    fn nulls_go_and_file_modes_are_numbers() {
+    fn nulls_go_and_what_yaml_1_1_reads_otherwise_is_read_so() {
         let mut value: Value = serde_yaml::from_str(
-            "{a: null, b: {creationTimestamp: null}, volumes: [{configMap: {defaultMode: 0755, x: null}}], mode: fast}",
+            "{a: null, b: {creationTimestamp: null}, volumes: [{configMap: {defaultMode: 0755, x: null}}], mode: fast, \
+             tty: yes, stdin: Off, suspend: never, other: yes}",
         )
         .unwrap();
         tidy(&mut value);
-        let wanted = "{b: {}, volumes: [{configMap: {defaultMode: 493}}], mode: fast}";
+        let wanted = "{b: {}, volumes: [{configMap: {defaultMode: 493}}], mode: fast, tty: true, stdin: false, \
+                      suspend: never, other: \"yes\"}";
         assert_eq!(value, serde_yaml::from_str::<Value>(wanted).unwrap());
     }
 }
