@@ -70,7 +70,15 @@ pub(crate) fn take(spec: &mut Fields, options: &Options, notes: &mut Notes) -> O
 fn http(mut block: Fields, notes: &mut Notes) -> Mapping {
     let mut out = Mapping::new();
     if let Some(port) = block.raw("port") {
-        put(&mut out, "port", port);
+        // A number in quotes would be taken for a port's name.
+        let number = port.as_str().and_then(|text| text.parse::<u64>().ok()).or(port.as_u64());
+        match number {
+            Some(number @ 1..=65535) => put(&mut out, "port", number),
+            Some(number) => {
+                notes.problem(&block.at("port"), format!("is {number}: give a port from 1 to 65535"))
+            }
+            None => put(&mut out, "port", port),
+        }
     }
     if let Some(path) = block.text("path", notes) {
         let slash = if path.starts_with('/') { "" } else { "/" };
@@ -147,7 +155,7 @@ fn redis(mut block: Fields, options: &Options, notes: &mut Notes) -> Mapping {
             SOME_REDIS.to_owned()
         }
     };
-    put(&mut out, "url", url);
+    put(&mut out, "url", address(&url, &block, notes));
     if let Some(key) = block.text("key", notes) {
         put(&mut out, "key", key);
     } else if let Some(prefix) = block.text("keyPrefix", notes) {
@@ -164,6 +172,25 @@ fn redis(mut block: Fields, options: &Options, notes: &mut Notes) -> Mapping {
     block.lost("password", &format!("put it into a Secret and name that in {to}"), notes);
     block.rest(notes);
     out
+}
+
+/// An address without user and password, which Stoker takes from a Secret only.
+fn address(url: &str, block: &Fields, notes: &mut Notes) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let (user, place) = rest.rsplit_once('@').map_or((None, rest), |(user, place)| (Some(user), place));
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._-:/[]".contains(c);
+    if !matches!(scheme, "redis" | "rediss") || place.is_empty() || !place.chars().all(legal) {
+        let words = "must be redis://HOST[:PORT][/DATABASE], or rediss:// for TLS";
+        notes.problem(&block.at("url"), words);
+    }
+    if user.is_some() {
+        notes.warn(format!(
+            "{}: user and password in it are not carried over: put them into a Secret and name that in {}",
+            block.at("url"),
+            block.at("credentials")
+        ));
+    }
+    format!("{scheme}://{place}")
 }
 
 /// timeoutSeconds and periodSeconds. The older operators took fractions, and no notice of the period.

@@ -172,7 +172,7 @@ impl JobSpec {
             self.without("backoffLimit", path, &why, notes);
         }
         // Beside these Stoker takes the template's own limit, and Kubernetes' default is 6.
-        if has(&self.0, "podFailurePolicy") {
+        if has(&self.0, "podFailurePolicy") || has(&self.0, "backoffLimitPerIndex") {
             put(&mut self.0, "backoffLimit", 0);
         }
         self.never_restarts(path, notes);
