@@ -31,10 +31,10 @@ pub struct Args {
     #[arg(long)]
     from_cluster: bool,
     /// Those of this namespace. Omitted: that of the kubeconfig's current context.
-    #[arg(long, short = 'n', requires = "from_cluster", conflicts_with = "all_namespaces")]
+    #[arg(long, short = 'n', requires = "from_cluster", conflicts_with_all = ["files", "all_namespaces"])]
     namespace: Option<String>,
     /// Those of all namespaces.
-    #[arg(long, short = 'A', requires = "from_cluster")]
+    #[arg(long, short = 'A', requires = "from_cluster", conflicts_with = "files")]
     all_namespaces: bool,
     /// Write a file for each object into this folder instead of printing.
     #[arg(long, short = 'o', value_name = "DIR")]
