@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PORT: u16 = 8082;
 
 /// The label of those pods.
-const PODS: &str = "app.kubernetes.io/name=stoker";
+pub const PODS: &str = "app.kubernetes.io/name=stoker";
 
 /// Where operators are found.
 #[derive(ClapArgs, Clone)]

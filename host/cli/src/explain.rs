@@ -17,6 +17,8 @@ use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt as _};
 use stoker_api::{DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, NodeBatchJob, PreScaledCronJob};
 
+pub use story::is_ill;
+
 use crate::claim::block_on;
 use crate::decisions::{self, Reach};
 
@@ -77,19 +79,29 @@ pub fn explain(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A kind by any of its names.
-pub fn resource(name: &str) -> Result<ApiResource> {
+/// The kinds that tell of themselves, with their short names.
+fn kinds() -> [(&'static str, ApiResource); 6] {
     fn of<K: Resource<DynamicType = ()>>(short: &'static str) -> (&'static str, ApiResource) {
         (short, ApiResource::erase::<K>(&()))
     }
-    let all = [
+    [
         of::<HotStandbyDeployment>("hsd"),
         of::<HotStandbyJob>("hsj"),
         of::<PreScaledCronJob>("psc"),
         of::<JobFlow>("jf"),
         of::<DaemonJob>("dj"),
         of::<NodeBatchJob>("nbj"),
-    ];
+    ]
+}
+
+/// The kinds that tell of themselves.
+pub fn resources() -> impl Iterator<Item = ApiResource> {
+    kinds().into_iter().map(|(_, resource)| resource)
+}
+
+/// A kind by any of its names.
+pub fn resource(name: &str) -> Result<ApiResource> {
+    let all = kinds();
     let wanted = name.to_lowercase();
     let is = |(short, resource): &&(&str, ApiResource)| {
         [short, resource.plural.as_str(), resource.kind.to_lowercase().as_str()].contains(&wanted.as_str())

@@ -3,6 +3,7 @@
 mod claim;
 mod crds;
 mod decisions;
+mod doctor;
 mod explain;
 mod flow;
 mod migrate;
@@ -16,7 +17,7 @@ mod simulate;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// The system's allocator keeps what was needed once: beside it, 10,000 probed pods take a third less memory.
 #[global_allocator]
@@ -46,6 +47,13 @@ enum Command {
     Flow(flow::Args),
     /// Tell why an object is as it is now.
     Explain(explain::Args),
+    /// Tell whether a cluster has what Stoker needs, and what is not well.
+    Doctor(doctor::Args),
+    /// Print what makes a shell complete this program's commands: `stoker completions bash > FILE`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Write, look into, try and bring policies into a cluster.
     Policy(policy::Args),
     /// Try policies on a load in a simulated cluster: hours pass in seconds.
@@ -68,6 +76,11 @@ fn main() -> ExitCode {
         Command::Release(args) => claim::release(args),
         Command::Flow(args) => flow::flow(args),
         Command::Explain(args) => explain::explain(args),
+        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "stoker", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Policy(args) => policy::policy(args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Migrate(args) => migrate::migrate(args),

@@ -9,6 +9,7 @@
 //! ```
 
 mod again;
+mod api_requests;
 mod apply;
 mod asking;
 mod callback_urls;

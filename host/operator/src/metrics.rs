@@ -1,7 +1,7 @@
 //! What Stoker tells Prometheus, in base units.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::api_requests;
 use crate::claim_metrics::ClaimMetrics;
 use crate::flow_metrics::FlowMetrics;
 use crate::node_batch_metrics::NodeBatchMetrics;
@@ -27,9 +28,15 @@ struct Reason {
     reason: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Stage {
+    stage: &'static str,
+}
+
 /// All metrics of one process.
 pub struct Metrics {
     registry: Registry,
+    stages: Family<Stage, Histogram, fn() -> Histogram>,
     reconciles: Family<Outcome, Counter>,
     created: Family<Outcome, Counter>,
     removed: Family<Reason, Counter>,
@@ -74,6 +81,12 @@ impl SignalMetrics {
 impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("stoker");
+        api_requests::register(&mut registry);
+        let fresh: fn() -> Histogram =
+            || Histogram::new([1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 2e-2, 0.1, 0.5, 2.0]);
+        let stages = Family::new_with_constructor(fresh);
+        let help = "Stages of a look at a pool: observe, decide, plan, apply, report";
+        registry.register_with_unit("look_stage_duration", help, Unit::Seconds, stages.clone());
         let reconciles = Family::default();
         registry.register("reconciles", "Looks at an object, by outcome", reconciles.clone());
         let created = Family::default();
@@ -100,6 +113,7 @@ impl Metrics {
         registry.register("leader", "1 if this replica leads, 0 while it stands by", leader.clone());
         Self {
             registry,
+            stages,
             reconciles,
             created,
             removed,
@@ -114,6 +128,13 @@ impl Metrics {
             reaction,
             leader,
         }
+    }
+
+    /// Notes that a stage of a look has ended, and begins the next one.
+    pub fn stage(&self, stage: &'static str, began: &mut Instant) {
+        let now = Instant::now();
+        self.stages.get_or_create(&Stage { stage }).observe(now.duration_since(*began).as_secs_f64());
+        *began = now;
     }
 
     pub fn leads(&self) {

@@ -192,6 +192,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let mut state = state.lock().await;
     let touched = context.owners.take_touched(&key);
     let now = Timestamp::now();
+    let mut stage = Instant::now();
 
     let mut seen = Seen::of(context, pool);
     let members = state.memory.see(seen.members(), |member| seen.went(context, uid, member), now);
@@ -255,6 +256,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let demand = Demand { misses: state.misses, ..demand };
     let counts = Counts { waiting: demand.waiting, ..snapshot.counts() };
 
+    context.metrics.stage("observe", &mut stage);
     let signals = context.signals.keep(context, pool);
     let looks = Looks { pool, counts: &counts, demand, hash: &hash, signals: &signals.values, now };
     let (asked, policy_wake) = ask(context, &mut state, snapshot, &looks, trouble.as_ref()).await;
@@ -302,6 +304,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         draining,
         ..settings(pool)
     };
+    context.metrics.stage("decide", &mut stage);
     let mut plan = plan(snapshot, &counts, &decision, &settings, &mut state.memory, now);
     if !spec.paused {
         plan.actions.extend(seen.housekeeping(pool, &state.memory, marks, &plan.actions));
@@ -314,10 +317,12 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let claims_wake = claims.wake_at;
     claims.join(&mut plan.actions);
 
+    context.metrics.stage("plan", &mut stage);
     let carried =
         apply_plan(pool, context, &mut state, &plan.actions, &seen, asking.as_ref(), &fence, &hash, touched)
             .await;
 
+    context.metrics.stage("apply", &mut stage);
     if let Some((source, wanted)) = &on_trial {
         let question = state.shadow.question(
             &state,
@@ -368,6 +373,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         state.told = Some(new);
     }
     sample(&mut state, &counts, now);
+    context.metrics.stage("report", &mut stage);
     if let Some(error) = carried.failed {
         return Err(error);
     }

@@ -3,12 +3,14 @@
 use axum::http::{HeaderValue, header};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams};
+use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use stoker_api::{
     CRD_REVISION, DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, JobTemplate, NodeBatchJob,
     PreScaledCronJob, StandbyClaim, keys,
 };
 
+use crate::api_requests::Observed;
 use crate::context::Options;
 
 /// By which the API server's audit log and its metrics tell Stoker's requests from others'.
@@ -135,7 +137,8 @@ pub async fn connect() -> Result<Client, StartError> {
     config.read_timeout = Some(std::time::Duration::from_secs(305));
     config.headers.push((header::USER_AGENT, HeaderValue::from_static(USER_AGENT)));
     let url = config.cluster_url.to_string();
-    let client = Client::try_from(config).map_err(|e| StartError::BadConfig(e.to_string()))?;
+    let builder = ClientBuilder::try_from(config).map_err(|e| StartError::BadConfig(e.to_string()))?;
+    let client = builder.with_layer(&Observed).build();
     let asked = tokio::time::timeout(std::time::Duration::from_secs(10), client.apiserver_version()).await;
     match asked {
         Ok(Ok(version)) => {

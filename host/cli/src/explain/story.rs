@@ -29,6 +29,12 @@ const GOOD: [&str; 8] = [
 ];
 const BAD: [&str; 4] = ["Stalled", "Conflict", "SizeNearLimit", "Outdated"];
 
+/// Whether a condition says that something is wrong, rather than how far things are or how much stands by.
+pub fn is_ill(name: &str, is: &str) -> bool {
+    let well = !["Ready", "StandbyAvailable"].contains(&name) && GOOD.contains(&name);
+    well && is == "False" || BAD.contains(&name) && is == "True"
+}
+
 /// An object's story, in lines.
 pub fn story(
     kind: &str,
