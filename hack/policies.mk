@@ -1,6 +1,6 @@
 # Builds and checks the policies. Included by the top Makefile; every path is from there.
 
-POLICIES := buffer percent-buffer scheduled-buffer predictive expression probe-verdict hysteresis json-status \
+POLICIES := buffer percent-buffer scheduled-buffer predictive queue-depth expression probe-verdict hysteresis json-status \
 	fixed-lead learned-lead
 CARGO_COMPONENT_BIN := $(CURDIR)/target/tools/bin
 # No path of this machine gets into a component, so its digest is the same wherever it is built.

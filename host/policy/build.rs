@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "buffer",
     "percent-buffer",
     "scheduled-buffer",
     "predictive",
+    "queue-depth",
     "expression",
     "probe-verdict",
     "hysteresis",

@@ -19,6 +19,7 @@ pub mod pool;
 pub mod pre_scaled_cron_job;
 pub mod retry;
 mod schema;
+pub mod signal;
 pub mod standby_claim;
 pub mod status;
 pub mod template;
@@ -46,7 +47,7 @@ pub use node_batch_job::{
     Execution, ExecutionCause, ExecutionState, FailedPod, NodeBatchJob, NodeBatchJobSpec, NodeBatchJobState,
     NodeBatchJobStatus, NodeChoice, NodeGauge, NodeMetrics, Overlap, ReportSpec,
 };
-pub use policy_ref::{ConfigMapKey, PolicyLimits, PolicyRef};
+pub use policy_ref::{ConfigMapKey, PolicyLimits, PolicyRef, ShadowPolicy, WantedPolicy};
 pub use pool::{
     AfterClaimTimeout, AfterUse, ClaimEnds, DeletionPolicy, Disruption, Placement, PoolSpec, Replenish,
     Selector,
@@ -56,10 +57,11 @@ pub use pre_scaled_cron_job::{
     PreScaledCronJob, PreScaledCronJobSpec, PreScaledCronJobStatus, RunOutcome,
 };
 pub use retry::Retry;
+pub use signal::{HttpSource, PrometheusSource, Signal, TokenSecret};
 pub use standby_claim::{
     ClaimPhase, PoolKindName, PoolReference, StandbyClaim, StandbyClaimSpec, StandbyClaimStatus,
 };
-pub use status::{DecisionSummary, PolicyStatus};
+pub use status::{DecisionSummary, PolicyState, PolicyStatus, ShadowStatus};
 pub use template::{PodTemplate, TemplateMeta};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -71,7 +73,7 @@ pub const GROUP: &str = "stoker.dev";
 /// Counts up whenever a CRD changes in a way that this binary relies on. Each CRD carries it in the
 /// annotation [`keys::CRD_REVISION`], so that an operator can tell that the cluster's CRDs are older than
 /// itself.
-pub const CRD_REVISION: u32 = 7;
+pub const CRD_REVISION: u32 = 8;
 
 /// Every custom resource definition of this version, ready to be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {

@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BusyProbe, PolicyRef};
+use crate::{BusyProbe, PolicyRef, Signal};
 
 /// How a pool is kept, whatever its members are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +27,10 @@ pub struct PoolSpec {
     /// clamp(busy + idleTarget, minReplicas, maxReplicas).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyRef>,
+    /// Numbers from outside that the policy is given, such as a queue's length.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::signal::signals")]
+    pub signals: Vec<Signal>,
     /// How pods are replaced: those of another template, used, stale or displaced ones.
     #[serde(default)]
     pub replenish: Replenish,

@@ -90,6 +90,11 @@ pub fn optional_count(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "nullable": true, "minimum": 0, "maximum": 100_000})
 }
 
+/// An optional number of things: within int32.
+pub fn optional_total(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int32", "nullable": true, "minimum": 0, "maximum": i32::MAX})
+}
+
 /// Any JSON object, or none.
 pub fn optional_raw_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true})

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use stoker_operator::{ClaimOptions, CompileLimits, Options, ReportOptions};
+use stoker_operator::{ClaimOptions, CompileLimits, Options, ReportOptions, SignalOptions};
 
 use crate::service::{self, Logging};
 
@@ -61,6 +61,18 @@ pub struct Args {
     /// The certificates by which the report service's is trusted, a PEM file; for https.
     #[arg(long, env = "STOKER_REPORTS_CA_FILE", value_name = "FILE", requires = "reports_url")]
     reports_ca_file: Option<PathBuf>,
+    /// Where what was decided of late is told to `stoker explain` and `stoker policy replay`, such as 127.0.0.1:8082; `off` =
+    /// nowhere, and nothing is kept. It holds what the objects' pods say of themselves: let it listen on the loopback, which
+    /// those reach who may forward ports of the operator's pod.
+    #[arg(long, env = "STOKER_DECISIONS", default_value = "off", value_name = "ADDRESS")]
+    decisions: String,
+    /// Where signals may be fetched from: HOST, HOST:PORT, *.SUFFIX or *; may be given more than once. Omitted: from all hosts
+    /// but those with loopback and link-local addresses.
+    #[arg(long = "signal-hosts", env = "STOKER_SIGNAL_HOSTS", value_delimiter = ',', value_name = "HOST")]
+    signal_hosts: Vec<String>,
+    /// The certificates by which signals' servers are trusted where a signal names none, a PEM file.
+    #[arg(long, env = "STOKER_SIGNAL_CA_FILE", value_name = "FILE")]
+    signal_ca_file: Option<PathBuf>,
     #[command(flatten)]
     logging: Logging,
 }
@@ -83,6 +95,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 key_file,
                 ca_file: args.reports_ca_file,
             }),
+            decisions: Some(args.decisions).filter(|l| l != "off" && !l.is_empty()),
+            signals: SignalOptions { hosts: args.signal_hosts, ca_file: args.signal_ca_file },
             claims: Some(args.claims).filter(|l| l != "off" && !l.is_empty()).map(|listen| ClaimOptions {
                 listen,
                 tls: args.claims_cert.zip(args.claims_key),

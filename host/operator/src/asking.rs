@@ -15,7 +15,8 @@ use crate::context::Context;
 use crate::deciding;
 use crate::members::Seen;
 use crate::object::Pool;
-use crate::pool::{Active, PoolState};
+use crate::seat::Active;
+use crate::pool::{ PoolState};
 use crate::prober::{Candidate, Known};
 use crate::question::{Evidence, Question, Target};
 
@@ -51,7 +52,8 @@ pub fn keep(context: &Context, pool: &Pool, state: &PoolState, pods: &[PodView])
         target: Target::new(namespace.clone(), pod, &question),
         able: ever_ready(pod, state.memory.pods.get(&pod.uid)),
     });
-    let evidence = state.active.as_ref().is_some_and(|active| active.policy.exports().busyness);
+    let evidence = state.seat.active.as_ref().is_some_and(|active| active.policy.exports().busyness)
+        || state.shadow.judges();
     let known = context.prober.keep(pool.uid(), question.clone(), rules, evidence, candidates.collect());
     Some(Asking { owner: pool.uid().to_owned(), namespace, question, rules, known })
 }

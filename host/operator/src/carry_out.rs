@@ -121,7 +121,7 @@ async fn remove_asked(
     carried: &mut Carried,
 ) -> Option<&'static str> {
     let (kind, namespace, name) = (pool.kind().as_str(), pool.namespace(), pool.name());
-    let (memories, active) = (state.memory.pods.clone(), state.active.clone());
+    let (memories, active) = (state.memory.pods.clone(), state.seat.active.clone());
     let words: Vec<_> = actions
         .iter()
         .filter(|action| matches!(action, Step::Remove { .. }))

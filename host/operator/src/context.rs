@@ -9,7 +9,7 @@ use futures::channel::mpsc;
 use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt as _};
 use stoker_api::{
     DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, JobTemplate, NodeBatchJob, PreScaledCronJob,
     StandbyClaim,
@@ -21,6 +21,7 @@ use crate::again::Unfinished;
 use crate::callback_urls::Callbacks;
 use crate::claims::Claims;
 use crate::decision_file::{DecisionFile, Witness};
+use crate::decisions::Decisions;
 use crate::desk::Desk;
 use crate::job_templates::JobTemplates;
 use crate::kept::{Permits, Remembered};
@@ -36,6 +37,7 @@ use crate::policy_cache::PolicyCache;
 use crate::pool::PoolState;
 use crate::prober::Prober;
 use crate::report::Reports;
+use crate::signals::Signals;
 use crate::standby_claims::StandbyClaims;
 use crate::startup::StartError;
 use crate::step_checks::StepAsker;
@@ -59,6 +61,19 @@ pub struct Options {
     pub gate_image: String,
     /// Where pods of NodeBatchJobs report to; None = nowhere.
     pub reports: Option<ReportOptions>,
+    /// Where what was decided of late is told, such as `127.0.0.1:8082`; None = nowhere, and nothing is kept.
+    pub decisions: Option<String>,
+    /// Where signals may be fetched from.
+    pub signals: SignalOptions,
+}
+
+/// Where signals may be fetched from.
+#[derive(Clone, Debug, Default)]
+pub struct SignalOptions {
+    /// Hosts, `HOST`, `HOST:PORT` or `*.SUFFIX`; empty = all but this machine and its link.
+    pub hosts: Vec<String>,
+    /// The certificates by which servers are trusted where a signal names none, as PEM.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Where the report service is.
@@ -246,6 +261,9 @@ pub struct Context {
     /// The gate's image.
     pub gate_image: String,
     pub reports: Reports,
+    pub signals: Signals,
+    /// What was decided of late.
+    pub decisions: Arc<Decisions>,
     scopes: Vec<Arc<Scope>>,
     pools: Mutex<HashMap<String, Known>>,
 }
@@ -261,7 +279,9 @@ impl Context {
                 Some(DecisionFile::open(path).map_err(|error| StartError::Record { file, error })?)
             }
         };
-        let witness = Arc::new(Witness { metrics: metrics.policies.clone(), file });
+        let decisions = Arc::new(Decisions::new(options.decisions.is_some()));
+        let witness =
+            Arc::new(Witness { metrics: metrics.policies.clone(), file, decisions: decisions.clone() });
         let host = PolicyHost::observed(host, witness).map_err(|e| StartError::PolicyHost(e.to_string()))?;
         let folder = options.policy_cache.clone().unwrap_or_default();
         let cache = PolicyCache::open(options.policy_cache)
@@ -278,6 +298,13 @@ impl Context {
             StartError::Reports(format!("--reports-ca-file {file}: {error}"))
         })?;
         let pod_logs = PodLogs::new(roots);
+        let signal_roots = options.signals.ca_file.as_deref().map(|file| {
+            let refused = |error| StartError::Signals(format!("--signal-ca-file {}: {error}", file.display()));
+            pod_logs::trusted(Some(file)).map_err(refused)?;
+            std::fs::read(file).map_err(|error| refused(error.to_string()))
+        });
+        let signal_roots = signal_roots.transpose()?;
+        let signals = Signals::new(client.clone(), options.signals, signal_roots);
         let prober = Prober::new(client.clone(), metrics.probes.clone(), open_files::for_pods());
         let reporter = Reporter { controller: "stoker".into(), instance: std::env::var("POD_NAME").ok() };
         Ok(Arc::new(Self {
@@ -310,6 +337,8 @@ impl Context {
             orphans: Orphans::default(),
             gate_image: options.gate_image,
             reports: Reports::default(),
+            signals,
+            decisions,
             pools: Mutex::default(),
         }))
     }
@@ -385,7 +414,7 @@ impl Context {
             }
             stays
         });
-        self.policies.release(key, None);
+        self.policies.release(key, &[]);
         self.unfinished.done(key);
         for uid in &gone {
             self.owners.forget(uid);
@@ -393,6 +422,8 @@ impl Context {
             self.standby_claims.pool_gone(self, uid);
             self.prober.forget(uid);
             self.reports.forget(uid);
+            self.signals.forget(uid);
+            self.decisions.forget(uid);
         }
         if self.cache.exists() && !gone.is_empty() {
             let context = self.clone();
@@ -417,6 +448,26 @@ impl Context {
             scope.deployments.listed().await;
             scope.jobs.listed().await;
         }
+    }
+
+    /// The UID of an object as the watch has it now.
+    pub fn uid_of(&self, key: &Key) -> Option<String> {
+        let scope = self.scope_of(&key.namespace)?;
+        let (namespace, name) = (&key.namespace, &key.name);
+        match key.kind {
+            Kind::HotStandbyDeployment => scope.deployments.get(namespace, name)?.uid(),
+            Kind::HotStandbyJob => scope.jobs.get(namespace, name)?.uid(),
+            Kind::PreScaledCronJob => scope.cron_jobs.get(namespace, name)?.uid(),
+            Kind::JobFlow => scope.flows.get(namespace, name)?.uid(),
+            Kind::DaemonJob => scope.daemon_jobs.get(namespace, name)?.uid(),
+            Kind::NodeBatchJob => scope.node_batch_jobs.get(namespace, name)?.uid(),
+        }
+    }
+
+    /// What is remembered of each pool.
+    pub fn pool_states(&self) -> Vec<(Key, Arc<tokio::sync::Mutex<PoolState>>)> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.values().map(|known| (known.key.clone(), known.state.clone())).collect()
     }
 
     /// How many pools are remembered.

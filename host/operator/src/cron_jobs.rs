@@ -24,7 +24,8 @@ use crate::kept::{
     Created, Deed, Keeper, KeptError, Maker, Memory, News, Outcome, Remembered, carry_out, create, hand_over,
     key, later, publish_soon, turned_bad, undone, until,
 };
-use crate::leads::{Leads, Trouble};
+use crate::leads::Leads;
+use crate::seat::Trouble;
 use crate::object::Kind;
 use crate::slim_job::SlimJob;
 

@@ -10,6 +10,7 @@ use std::thread;
 
 use stoker_policy::{CompileCost, Digest, Observer, Record, Timing};
 
+use crate::decisions::Decisions;
 use crate::policy_metrics::PolicyMetrics;
 
 /// A file that has this many bytes becomes FILE.1, in the place of an earlier one.
@@ -20,7 +21,7 @@ const WAITING: usize = 1024;
 
 /// Takes decisions to the file.
 pub struct DecisionFile {
-    to: SyncSender<Record>,
+    to: SyncSender<Arc<Record>>,
     left_out: AtomicU64,
 }
 
@@ -38,7 +39,7 @@ impl DecisionFile {
         Ok(Self { to, left_out: AtomicU64::new(0) })
     }
 
-    fn note(&self, record: Record) {
+    fn note(&self, record: Arc<Record>) {
         if self.to.try_send(record).is_err() && self.left_out.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(
                 "decisions come faster than --record can write them: some are left out of the file"
@@ -52,10 +53,10 @@ fn append(path: &Path) -> io::Result<File> {
 }
 
 /// Writes decisions until nobody makes any more.
-fn write(path: &Path, mut file: File, records: &Receiver<Record>, most: u64) {
+fn write(path: &Path, mut file: File, records: &Receiver<Arc<Record>>, most: u64) {
     let mut size = file.metadata().map_or(0, |metadata| metadata.len());
     for record in records {
-        let written = serde_json::to_vec(&record).map_err(io::Error::from).and_then(|mut line| {
+        let written = serde_json::to_vec(&*record).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
             if size > 0 && size + line.len() as u64 > most {
                 let mut older = path.as_os_str().to_owned();
@@ -76,6 +77,7 @@ fn write(path: &Path, mut file: File, records: &Receiver<Record>, most: u64) {
 pub struct Witness {
     pub metrics: Arc<PolicyMetrics>,
     pub file: Option<DecisionFile>,
+    pub decisions: Arc<Decisions>,
 }
 
 impl Observer for Witness {
@@ -92,13 +94,15 @@ impl Observer for Witness {
     }
 
     fn records(&self) -> bool {
-        self.file.is_some()
+        self.file.is_some() || self.decisions.kept()
     }
 
     fn decided(&self, record: Record) {
+        let record = Arc::new(record);
         if let Some(file) = &self.file {
-            file.note(record);
+            file.note(record.clone());
         }
+        self.decisions.record(record);
     }
 }
 
@@ -120,7 +124,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("decisions.jsonl");
         let (to, records) = sync_channel(8);
-        (0..5).for_each(|_| to.send(record()).unwrap());
+        (0..5).for_each(|_| to.send(Arc::new(record())).unwrap());
         drop(to);
         let line = serde_json::to_string(&record()).unwrap().len() as u64 + 1;
         write(&path, append(&path).unwrap(), &records, 2 * line);

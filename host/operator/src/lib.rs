@@ -24,6 +24,7 @@ mod cron_jobs;
 mod daemon_jobs;
 mod deciding;
 mod decision_file;
+mod decisions;
 mod desk;
 mod exec_probe;
 mod fence;
@@ -55,7 +56,11 @@ mod question;
 mod redis_probe;
 mod report;
 mod run_metrics;
+mod seat;
 mod server;
+mod shadow;
+mod signal_source;
+mod signals;
 mod slim_job;
 mod slim_meta;
 mod slim_node;
@@ -63,6 +68,7 @@ mod slim_pod;
 mod standby_claims;
 mod startup;
 mod step_checks;
+mod trust;
 
 use std::sync::Arc;
 
@@ -84,7 +90,7 @@ pub mod rehearsal {
 
 pub use again::WatchBackOff;
 pub use certificates::keep_current;
-pub use context::{ClaimOptions, Options, ReportOptions};
+pub use context::{ClaimOptions, Options, ReportOptions, SignalOptions};
 pub use slim_node::SlimNode;
 pub use slim_pod::SlimPod;
 pub use startup::{StartError, connect, may};
@@ -108,9 +114,11 @@ pub async fn run(
     startup::check(&client, &options).await?;
     let listen = options.listen.clone();
     let claims = options.claims.clone();
+    let decisions = options.decisions.clone();
     let context = Context::new(client.clone(), options)?;
     let server = server::serve(listen, context.clone(), stop.clone()).await?;
     let claims = claim_server::serve(claims, context.clone(), stop.clone()).await?;
+    let decisions = decisions::serve(decisions, context.clone(), stop.clone()).await?;
 
     let mut tasks = vec![
         tokio::spawn(nodes::watch_nodes(context.clone(), stop.clone())),
@@ -133,8 +141,10 @@ pub async fn run(
     }
     tracing::info!(scopes = ?context.scopes().iter().map(|s| s.label()).collect::<Vec<_>>(), "running");
     join_all(tasks).await;
-    server.await.ok();
-    claims.await.ok();
+    pool::flush_states(&context).await;
+    for server in [server, claims, decisions] {
+        server.await.ok();
+    }
     Ok(())
 }
 

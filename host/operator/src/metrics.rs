@@ -45,7 +45,27 @@ pub struct Metrics {
     pub flows: FlowMetrics,
     /// Those of scheduled work on nodes.
     pub node_batches: NodeBatchMetrics,
+    /// Those of signals.
+    pub signals: SignalMetrics,
     reaction: Histogram,
+}
+
+/// Metrics of signals.
+pub struct SignalMetrics(Family<Outcome, Histogram, fn() -> Histogram>);
+
+impl SignalMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        let fresh: fn() -> Histogram = || Histogram::new([0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0]);
+        let fetches = Family::new_with_constructor(fresh);
+        let help = "From a request for a signal to its number, or to why there is none, by outcome";
+        registry.register_with_unit("signal_fetch_duration", help, Unit::Seconds, fetches.clone());
+        Self(fetches)
+    }
+
+    pub fn fetched(&self, ok: bool, took: Duration) {
+        let outcome = if ok { "ok" } else { "failed" }.to_owned();
+        self.0.get_or_create(&Outcome { outcome }).observe(took.as_secs_f64());
+    }
 }
 
 impl Metrics {
@@ -65,6 +85,7 @@ impl Metrics {
         let runs = RunMetrics::new(&mut registry);
         let flows = FlowMetrics::new(&mut registry);
         let node_batches = NodeBatchMetrics::new(&mut registry);
+        let signals = SignalMetrics::new(&mut registry);
         let reaction = Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]);
         registry.register_with_unit(
             "reaction",
@@ -84,6 +105,7 @@ impl Metrics {
             runs,
             flows,
             node_batches,
+            signals,
             reaction,
         }
     }

@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
-use stoker_api::PolicyRef;
+use stoker_api::WantedPolicy;
 use stoker_policy::{Digest, Info, Policy, builtin};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -30,8 +30,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// The source that a reference in a namespace names. Admission sees to it that there is exactly one.
-    pub fn of(namespace: &str, policy: &PolicyRef) -> Option<Self> {
+    /// The source that is wanted in a namespace. Admission sees to it that there is exactly one.
+    pub fn of(namespace: &str, policy: &WantedPolicy) -> Option<Self> {
         match (&policy.config_map, &policy.builtin) {
             (Some(map), _) => Some(Self::ConfigMap {
                 namespace: namespace.to_owned(),
@@ -132,10 +132,10 @@ impl Policies {
         }
     }
 
-    /// Notes that a user no longer uses any source but this one; sources without users are forgotten.
-    pub fn release(&self, user: &Key, except: Option<&Source>) {
+    /// Notes that a user no longer uses any source but these; sources without users are forgotten.
+    pub fn release(&self, user: &Key, except: &[&Source]) {
         self.lock().retain(|source, entry| {
-            if Some(source) != except {
+            if !except.contains(&source) {
                 entry.users.remove(user);
             }
             !entry.users.is_empty()

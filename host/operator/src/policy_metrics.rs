@@ -44,6 +44,12 @@ struct Dropped {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Tried {
+    call: &'static str,
+    outcome: &'static str,
+}
+
 type Buckets = fn() -> Histogram;
 
 /// The metrics of policies.
@@ -54,6 +60,7 @@ pub struct PolicyMetrics {
     instantiations: Family<Instantiated, Histogram, Buckets>,
     calls: Family<Called, Histogram, Buckets>,
     dropped: Family<Dropped, Counter>,
+    tried: Family<Tried, Counter>,
     known: Mutex<Known>,
 }
 
@@ -98,7 +105,19 @@ impl PolicyMetrics {
         registry.register_with_unit("policy_call_duration", help, Unit::Seconds, calls.clone());
         let help = "Decisions that were not applied, because what they were made for changed meanwhile";
         registry.register("decisions_dropped", help, dropped.clone());
-        Self { fetches, compiles, compile_memory, instantiations, calls, dropped, known: Mutex::default() }
+        let tried = Family::default();
+        let help = "Answers of policies on trial, by call and how they compare with what was applied: same, differs, failed";
+        registry.register("policy_shadow_decisions", help, tried.clone());
+        Self {
+            fetches,
+            compiles,
+            compile_memory,
+            instantiations,
+            calls,
+            dropped,
+            tried,
+            known: Mutex::default(),
+        }
     }
 
     pub fn fetched(&self, outcome: &'static str, took: Duration) {
@@ -107,6 +126,10 @@ impl PolicyMetrics {
 
     pub fn dropped(&self, reason: &'static str) {
         self.dropped.get_or_create(&Dropped { reason }).inc();
+    }
+
+    pub fn tried(&self, call: &'static str, outcome: &'static str) {
+        self.tried.get_or_create(&Tried { call, outcome }).inc();
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {

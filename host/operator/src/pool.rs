@@ -4,33 +4,44 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
-use stoker_api::{AfterClaimTimeout, AfterUse, ClaimEnds, DeletionPolicy, Disruption, PoolSpec, keys};
+use stoker_api::{
+    AfterClaimTimeout, AfterUse, ClaimEnds, DeletionPolicy, Disruption, PolicyRef, PolicyStatus, PoolSpec, keys,
+};
 use stoker_core::claims;
 use stoker_core::pool::decision::decide;
 use stoker_core::pool::plan::{Settings, plan};
 use stoker_core::pool::status::{Facts, PoolStatus, differs, status};
 use stoker_core::pool::{Asked, Counts, MarkRules, Memory, Overlay, Placement, ReplaceRules, Snapshot};
 use stoker_core::verdict::remember;
-use stoker_policy::Policy;
 
-use crate::again::{REFUSALS, patience};
+use crate::again::REFUSALS;
 use crate::apply;
 use crate::asking;
 use crate::carry_out::apply_plan;
 use crate::context::Context;
-use crate::deciding::{ask, deciding, judge_pods, policy_status, scaling_policy, settle_policy};
+use crate::deciding::{Looks, ask, deciding, judge_pods, scaling_policy};
 use crate::desk::Demand;
 use crate::fence::Fence;
 use crate::members::Seen;
 use crate::object::{Pool, PoolKind};
 use crate::policies::Source;
-use crate::report::report;
+use crate::report::{self, report};
+use crate::seat::{Seat, Sitter};
+use crate::shadow::Shadow;
 
 /// How long a slot whose name is taken is left alone. Nothing tells when the other's pod is gone.
 const CONFLICT: Duration = Duration::from_secs(60);
+
+/// What policies ask to be given back is written at most so often, if nothing else is to be told.
+const STATES: Duration = Duration::from_secs(60);
+
+/// How long that may take when the operator ends, and how many are written at a time.
+const FLUSH: Duration = Duration::from_secs(5);
+const FLUSHED_AT_A_TIME: usize = 8;
 
 /// How many samples of the past a policy sees.
 const HISTORY: usize = 64;
@@ -50,45 +61,20 @@ pub enum ReconcileError {
     Mark(String, kube::Error),
 }
 
-/// The policy that decides for a pool.
-#[derive(Clone)]
-pub(crate) struct Active {
-    pub(crate) policy: Arc<Policy>,
-    pub(crate) config: String,
-    pub(crate) source: Source,
-}
-
-/// A config that a component did not take.
-pub(crate) struct RefusedConfig {
-    pub(crate) digest: String,
-    pub(crate) config: String,
-    pub(crate) words: String,
-    /// When it is tried again, if there was no answer; an answer stands.
-    pub(crate) again: Option<Instant>,
-}
-
 /// What is remembered of a pool between two looks.
 #[derive(Default)]
 pub struct PoolState {
     pub(crate) memory: Memory,
-    pub(crate) active: Option<Active>,
-    /// Digest of the component that decided before the operator started, until it is needed or replaced.
-    pub(crate) last_known: Option<String>,
-    /// Why that one does not decide now.
-    pub(crate) lost: Option<String>,
-    /// The last config that was not taken.
-    pub(crate) refused_config: Option<RefusedConfig>,
-    /// Calls of `validate` in a row that gave no answer.
-    pub(crate) refusals_in_a_row: u32,
+    /// The policy that decides.
+    pub(crate) seat: Seat,
+    /// The one on trial.
+    pub(crate) shadow: Shadow,
+    /// The two had changed places at the last look.
+    promoted: bool,
     /// Claims that found no standby since the policy answered last.
     pub(crate) misses: u32,
-    pub(crate) failures: u32,
-    /// The generation that was looked at last.
-    generation: Option<i64>,
-    pub(crate) last_error: Option<String>,
-    /// A policy that fails is not asked again before then: it is most often the costly ones that fail.
-    pub(crate) quiet_until: Option<Instant>,
-    pub(crate) policy_state: Vec<u8>,
+    /// When what policies asked to be given back was last handed over to be written.
+    states_told: Option<Instant>,
     pub(crate) history: VecDeque<(Timestamp, u32, u32)>,
     /// The template that was tried.
     pub(crate) template: Option<Trial>,
@@ -143,38 +129,14 @@ impl PoolState {
         {
             state.memory.last_good = Some(status.desired);
         }
-        let policy = status.and_then(|status| status.policy);
-        state.last_known = policy.and_then(|policy| policy.active_digest);
-        state
-    }
-
-    /// Lets a policy decide from now on.
-    pub(crate) fn activate(&mut self, active: Active) {
-        self.active = Some(active);
-        self.last_known = None;
-        self.lost = None;
-        self.refused_config = None;
-        self.refusals_in_a_row = 0;
-        self.failures = 0;
-        self.last_error = None;
-        self.quiet_until = None;
-        self.policy_state.clear();
-    }
-
-    /// Why the policy is not asked now: it failed a short while ago.
-    pub(crate) fn quiet(&self) -> Option<String> {
-        self.quiet_until.filter(|until| Instant::now() < *until).and(self.last_error.clone())
-    }
-
-    /// Notes how a look's calls of the policy ended. Answers that were not asked for change nothing.
-    fn called(&mut self, error: Option<String>) {
-        if self.quiet().is_some() {
-            return;
+        state.promoted = pool.spec().policy.as_ref().is_some_and(PolicyRef::promoted);
+        if let Some(policy) = status.and_then(|status| status.policy) {
+            let shadow = policy.shadow.unwrap_or_default();
+            let states: Vec<_> = [policy.state, shadow.state].into_iter().flatten().collect();
+            state.seat = Seat::before(policy.active_digest, states.clone());
+            state.shadow = Shadow::new(Seat::before(shadow.active_digest, states));
         }
-        self.failures = if error.is_some() { self.failures.saturating_add(1) } else { 0 };
-        let cost = self.active.as_ref().map(|active| active.policy.last_cost()).unwrap_or_default();
-        self.quiet_until = error.is_some().then(|| Instant::now() + patience(self.failures, cost));
-        self.last_error = error;
+        state
     }
 
     /// Takes note of something done now.
@@ -208,14 +170,6 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let state = context.pool(uid, &key, || PoolState::start(pool));
     let mut state = state.lock().await;
     let touched = context.owners.take_touched(&key);
-    if state.generation != pool.meta().generation {
-        // Other limits or another configuration may be the remedy.
-        state.generation = pool.meta().generation;
-        state.quiet_until = None;
-        if let Some(refused) = &mut state.refused_config {
-            refused.again = refused.again.map(|_| Instant::now());
-        }
-    }
     let now = Timestamp::now();
 
     let mut seen = Seen::of(context, pool);
@@ -229,9 +183,35 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         apply::finalize(context, pool, false).await.map_err(ReconcileError::Finalizer)?;
         return Ok(Action::await_change());
     }
-    let source = spec.policy.as_ref().and_then(|p| Source::of(&key.namespace, p));
-    let fence = Fence::new(context, pool, source.as_ref());
-    let trouble = settle_policy(pool, context, &mut state, source.as_ref(), &key).await;
+    let (wanted, on_trial) = spec.policy.as_ref().map(PolicyRef::roles).unzip();
+    let wanted = wanted.and_then(|wanted| Some((Source::of(&key.namespace, &wanted)?, wanted)));
+    let source = wanted.as_ref().map(|(source, _)| source);
+    let on_trial = on_trial.flatten().and_then(|wanted| Some((Source::of(&key.namespace, &wanted)?, wanted)));
+    let fence = Fence::new(context, pool, source);
+    let used: Vec<&Source> = source.into_iter().chain(on_trial.as_ref().map(|(source, _)| source)).collect();
+    context.policies.release(&key, &used);
+    let promoted = spec.policy.as_ref().is_some_and(PolicyRef::promoted);
+    if std::mem::replace(&mut state.promoted, promoted) != promoted {
+        // Each takes with it what it has learnt.
+        let PoolState { seat, shadow, .. } = &mut *state;
+        shadow.change_places(seat).await;
+    }
+    let sitter = Sitter {
+        key: &key,
+        uid,
+        generation: pool.meta().generation,
+        otherwise: "the formula decides, and the target does not fall",
+    };
+    let trouble = match &wanted {
+        None => {
+            state.seat.vacate();
+            None
+        }
+        Some((source, wanted)) => state.seat.settle(context, sitter, wanted, source).await,
+    };
+    if on_trial.is_none() {
+        state.shadow.end();
+    }
 
     let asking = asking::keep(context, pool, &state, &seen.pods);
     let mut judged = judge_pods(pool, context, &state, asking.as_ref(), &seen.pods, now).await;
@@ -254,18 +234,20 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let demand = Demand { misses: state.misses, ..demand };
     let counts = Counts { waiting: demand.waiting, ..snapshot.counts() };
 
-    let (asked, policy_wake) =
-        ask(pool, context, &mut state, snapshot, &counts, demand, &hash, trouble.as_ref(), now).await;
+    let signals = context.signals.keep(context, pool);
+    let looks =
+        Looks { pool, counts: &counts, demand, hash: &hash, signals: &signals.values, now };
+    let (asked, policy_wake) = ask(context, &mut state, snapshot, &looks, trouble.as_ref()).await;
     if let Some(reason) = fence.broken() {
         tracing::info!(object = %key, reason, "decision dropped, deciding again");
         context.metrics.policies.dropped(reason);
         return Ok(Action::requeue(Duration::ZERO));
     }
     let unanswered = match &asked {
-        Asked::Failed { error } if state.active.is_some() => Some(error.clone()),
+        Asked::Failed { error } if state.seat.active.is_some() => Some(error.clone()),
         _ => None,
     };
-    state.called(judged.error.or(unanswered));
+    state.seat.called(judged.error.clone().or(unanswered));
     let bounds = pool.bounds();
     let decision = decide(asked, &counts, bounds, state.memory.last_good);
 
@@ -316,13 +298,29 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         apply_plan(pool, context, &mut state, &plan.actions, &seen, asking.as_ref(), &fence, &hash, touched)
             .await;
 
-    let last_error = state.last_error.clone();
+    if let Some((source, wanted)) = &on_trial {
+        let question = state.shadow.question(
+            &state,
+            snapshot,
+            &looks,
+            (&seen.pods, &judged.verdicts, &judged.by_probe),
+            asking.as_ref(),
+            decision.applied,
+        );
+        state.shadow.ask(context, sitter, wanted, source, question);
+    }
+
+    let last_error = state.seat.last_error().cloned();
+    let policy = source.map(|source| {
+        let shadow = on_trial.as_ref().map(|(source, _)| state.shadow.status(source));
+        PolicyStatus { shadow, ..state.seat.status(context, source) }
+    });
     let patience = SignedDuration::from_secs(i64::from(spec.startup_timeout_seconds));
     let not_starting = snapshot.not_starting(patience, now);
     let facts = Facts {
         by: deciding(&state),
         digest: scaling_policy(&state).map(|a| a.policy.digest().to_string()),
-        policy: source.as_ref().map(|s| policy_status(context, &state, s)),
+        policy,
         policy_trouble: trouble.or_else(|| last_error.map(|e| ("CallFailed".to_owned(), e))),
         asks: asking.is_some(),
         not_answering: asking
@@ -334,11 +332,17 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         creation_error: state.refused.as_ref().map(|(_, e)| e.clone()),
         not_starting: not_starting.0,
         jobs: seen.counts(),
+        signals: signals.health,
     };
     let previous = state.told.clone().unwrap_or_else(|| Arc::new(pool.status().unwrap_or_default()));
     let keeps_failing = state.memory.backoff.keeps_failing();
-    let new = status(&pool.about(), &previous, &counts, &decision, &plan, keeps_failing, &facts, now);
-    if differs(&previous, &new) {
+    let mut new = status(&pool.about(), &previous, &counts, &decision, &plan, keeps_failing, &facts, now);
+    let unkept = keep_states(&state, &previous, &mut new);
+    let flush = unkept && state.states_told.is_none_or(|told| told.elapsed() >= STATES);
+    if differs(&previous, &new) || flush {
+        write_states(&state, &mut new);
+        state.states_told = Some(Instant::now());
+        context.decisions.note(uid, &new, now);
         let new = Arc::new(new);
         report(context, pool, &previous, new.clone());
         state.told = Some(new);
@@ -358,11 +362,10 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     // Should the watch never show what was done, it is believed no longer then.
     let unseen = state.memory.overlay.wake_at(Timestamp::now());
     let left = |at: Instant| at.saturating_duration_since(Instant::now());
-    let validate = state.refused_config.as_ref().and_then(|refused| refused.again).map(left);
     let trial = state.template.as_ref().filter(|_| !spec.paused && !draining).and_then(|trial| trial.again);
     let conflict = state.conflicts.values().map(|(seen, _)| left(*seen + CONFLICT)).min();
     let until = |t: Timestamp| Duration::try_from(t.duration_since(Timestamp::now())).unwrap_or_default();
-    let retry = state.quiet_until.map(left);
+    let flush = state.states_told.filter(|_| unkept && !flush).map(|told| left(told + STATES));
     let refused = state.refused.as_ref().map(|(until, _)| left(*until)).filter(|wait| !wait.is_zero());
     let wake = [
         plan.wake_at.map(until),
@@ -370,8 +373,9 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         not_starting.1.map(until),
         policy_wake,
         judged.wake,
-        retry,
-        validate,
+        state.seat.wake(),
+        flush,
+        signals.wake,
         refused,
         unseen.map(until),
         unfinished,
@@ -383,6 +387,49 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     .min();
     // A moment more than asked, so that the look comes after what it waits for.
     Ok(wake.map_or_else(Action::await_change, |w| Action::requeue(w + Duration::from_millis(2))))
+}
+
+/// Leaves what policies are to be given back as the object has it; true = it has changed since.
+fn keep_states(state: &PoolState, previous: &PoolStatus, new: &mut PoolStatus) -> bool {
+    let now = (state.seat.kept_state(), state.shadow.kept_state());
+    let Some(policy) = &mut new.policy else { return false };
+    let before = previous.policy.as_ref();
+    policy.state = before.and_then(|policy| policy.state.clone());
+    let shadow_before = before.and_then(|policy| policy.shadow.as_ref()?.state.clone());
+    let had = (policy.state.clone(), shadow_before.clone());
+    if let Some(shadow) = &mut policy.shadow {
+        shadow.state = shadow_before;
+        return had != now;
+    }
+    had.0 != now.0
+}
+
+/// Tells what policies are to be given back.
+fn write_states(state: &PoolState, new: &mut PoolStatus) {
+    let Some(policy) = &mut new.policy else { return };
+    policy.state = state.seat.kept_state();
+    if let Some(shadow) = &mut policy.shadow {
+        shadow.state = state.shadow.kept_state();
+    }
+}
+
+/// Writes what policies asked to be given back, where that has not been done, before the operator ends.
+pub async fn flush_states(context: &Arc<Context>) {
+    let pools = context.pool_states();
+    let written = stream::iter(pools).for_each_concurrent(FLUSHED_AT_A_TIME, async |(key, state)| {
+        let (Some(pool), Ok(state)) = (context.latest(&key), state.try_lock()) else { return };
+        let Some(told) = state.told.clone().or_else(|| pool.status().map(Arc::new)) else { return };
+        let mut new = (*told).clone();
+        if keep_states(&state, &told, &mut new) {
+            write_states(&state, &mut new);
+            if let Err(error) = report::write(context, &pool, &new).await {
+                tracing::warn!(object = %key, %error, "what its policy is to be given back cannot be written");
+            }
+        }
+    });
+    if tokio::time::timeout(FLUSH, written).await.is_err() {
+        tracing::warn!("not all that policies are to be given back could be written in time");
+    }
 }
 
 /// Offers what stands by to the claims that wait.

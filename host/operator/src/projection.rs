@@ -49,6 +49,7 @@ pub struct ScalingContext<'a> {
     pub previous: Option<&'a Previous>,
     pub history: &'a [(Timestamp, u32, u32)],
     pub startup: StartupTimes,
+    pub signals: &'a [scaling::Signal],
     pub state: &'a [u8],
     pub now: Timestamp,
 }
@@ -111,7 +112,7 @@ pub fn scaling_input(snapshot: Snapshot<'_>, c: &ScalingContext<'_>) -> scaling:
             p90: c.startup.p90,
             p99: c.startup.p99,
         },
-        signals: Vec::new(),
+        signals: c.signals.to_vec(),
         previous: c.previous.map(|p| scaling::Previous {
             at: millis(p.at),
             desired: p.raw,
@@ -270,13 +271,23 @@ fn found(
     }
 }
 
-fn verdict_state(v: Verdict) -> busyness::VerdictState {
+pub(crate) fn verdict_state(v: Verdict) -> busyness::VerdictState {
     match v {
         Verdict::Starting => busyness::VerdictState::Starting,
         // Of a claimed pod it was said that it is idle.
         Verdict::Idle | Verdict::Claimed => busyness::VerdictState::Idle,
         Verdict::Busy => busyness::VerdictState::Busy,
         Verdict::Unknown => busyness::VerdictState::Unknown,
+    }
+}
+
+/// A verdict as people read it.
+pub(crate) fn verdict_word(v: busyness::VerdictState) -> &'static str {
+    match v {
+        busyness::VerdictState::Busy => "busy",
+        busyness::VerdictState::Idle => "idle",
+        busyness::VerdictState::Unknown => "unknown",
+        busyness::VerdictState::Starting => "starting",
     }
 }
 

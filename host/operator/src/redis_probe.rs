@@ -5,15 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::Api;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, IntoConnectionInfo, RedisError, TlsCertificates};
-use stoker_api::{CaSource, CredentialsSecret, RedisProbe, SecretKey};
+use stoker_api::{CaSource, CredentialsSecret, RedisProbe};
 use stoker_core::asked::{Answer, is_older};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::question::{Evidence, Finding, Target, first_bytes, too_late};
+use crate::trust;
 
 /// First and longest wait after a connection failed.
 const AGAIN_FIRST: Duration = Duration::from_millis(500);
@@ -172,7 +171,7 @@ impl RedisAsker {
     async fn trust(&self, probe: &RedisProbe, namespace: &str) -> Result<Trust, String> {
         let mut trust = Trust::default();
         if let Some(wanted) = &probe.credentials {
-            let secret = self.secret(namespace, &wanted.name).await?;
+            let secret = trust::secret(&self.client, namespace, &wanted.name).await?;
             let text = |key: &str| {
                 let bytes = secret.data.as_ref()?.get(key)?;
                 Some(String::from_utf8_lossy(&bytes.0).trim_end_matches(['\r', '\n']).to_owned())
@@ -184,42 +183,9 @@ impl RedisAsker {
             })?);
         }
         if let Some(ca) = &probe.ca {
-            trust.ca = Some(self.certificate(namespace, ca).await?);
+            trust.ca = Some(trust::certificate(&self.client, namespace, ca).await?);
         }
         Ok(trust)
-    }
-
-    async fn secret(&self, namespace: &str, name: &str) -> Result<Secret, String> {
-        match Api::<Secret>::namespaced(self.client.clone(), namespace).get_opt(name).await {
-            Ok(Some(secret)) => Ok(secret),
-            Ok(None) => Err(format!("Secret {namespace}/{name} does not exist")),
-            Err(kube::Error::Api(status)) if status.code == 403 => Err(format!(
-                "the operator may not read Secret {namespace}/{name}: bind the role stoker-redis-credentials of deploy/rbac.yaml in that namespace"
-            )),
-            Err(error) => Err(format!("Secret {namespace}/{name} cannot be read: {error}")),
-        }
-    }
-
-    async fn certificate(&self, namespace: &str, ca: &CaSource) -> Result<Vec<u8>, String> {
-        let missing = |what: &str, from: &SecretKey| {
-            format!("{what} {namespace}/{} has no key `{}`", from.name, from.key)
-        };
-        if let Some(from) = &ca.secret {
-            let secret = self.secret(namespace, &from.name).await?;
-            let bytes = secret.data.and_then(|mut data| data.remove(&from.key));
-            return bytes.map(|b| b.0).ok_or_else(|| missing("Secret", from));
-        }
-        // Admission lets no other through than one with a ConfigMap.
-        let Some(from) = &ca.config_map else { return Err("redis.ca names no source".to_owned()) };
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        match api.get_opt(&from.name).await {
-            Ok(Some(map)) => {
-                let text = map.data.and_then(|mut data| data.remove(&from.key));
-                text.map(String::into_bytes).ok_or_else(|| missing("ConfigMap", from))
-            }
-            Ok(None) => Err(format!("ConfigMap {namespace}/{} does not exist", from.name)),
-            Err(error) => Err(format!("ConfigMap {namespace}/{} cannot be read: {error}", from.name)),
-        }
     }
 }
 

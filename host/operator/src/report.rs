@@ -143,7 +143,7 @@ fn is_gone(context: &Context, pool: &Pool) -> bool {
     context.latest(&pool.key()).is_none_or(|latest| latest.uid() != pool.uid())
 }
 
-async fn write(context: &Context, pool: &Pool, status: &PoolStatus) -> Result<(), kube::Error> {
+pub(crate) async fn write(context: &Context, pool: &Pool, status: &PoolStatus) -> Result<(), kube::Error> {
     let (api_version, kind) = pool.type_meta();
     let body = json!({
         "apiVersion": api_version,

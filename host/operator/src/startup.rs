@@ -66,6 +66,8 @@ pub enum StartError {
     /// The report service's address, key or certificates cannot be used.
     #[error("{0}")]
     Reports(String),
+    #[error("signals: {0}")]
+    Signals(String),
     /// The folder for the last good policies cannot be used.
     #[error(
         "the policy cache {folder} cannot be used: {error}; make the folder writable or choose another with --policy-cache"

@@ -11,7 +11,7 @@ use stoker_core::pool::decision::decide;
 use stoker_core::pool::{Action, Asked, Counts, Memory, Settings, Snapshot, plan};
 use stoker_core::verdict::{Judgement, judge, remember};
 use stoker_operator::rehearsal::{self, Demand, Pool, ScalingContext};
-use stoker_policy::contract::scaling::Decision;
+use stoker_policy::contract::scaling::{Decision, Signal};
 use stoker_policy::{Limits, Policy, PolicyHost};
 use stoker_sim::pods;
 
@@ -302,6 +302,10 @@ impl<'a> World<'a> {
     ) -> (Asked, Option<Timestamp>) {
         let Decider::Policy(policy, config) = self.decider else { return (Asked::Formula, None) };
         let history: Vec<_> = self.history.iter().copied().collect();
+        // What waits is all that there is to measure here: each signal is that.
+        let value = f64::from(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX));
+        let signal = |signal: &stoker_api::Signal| Signal { name: signal.name.clone(), value: Ok(value), age: 0 };
+        let signals: Vec<Signal> = self.setup.object.spec.pool.signals.iter().map(signal).collect();
         let input = rehearsal::scaling_input(
             snapshot,
             &ScalingContext {
@@ -313,6 +317,7 @@ impl<'a> World<'a> {
                 previous: self.memory.previous.as_ref(),
                 history: &history,
                 startup: self.memory.startups.times(),
+                signals: &signals,
                 state: &self.state,
                 now: self.now,
             },

@@ -221,7 +221,7 @@ pub struct CredentialsSecret {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.configMap) != has(self.secret)")
-        .message("redis.ca needs exactly one source: either configMap {name, key} or secret {name, key}")
+        .message("ca needs exactly one source: either configMap {name, key} or secret {name, key}")
 )]
 pub struct CaSource {
     /// A key of a ConfigMap.

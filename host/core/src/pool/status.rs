@@ -186,6 +186,8 @@ pub struct Facts {
     pub not_starting: Option<(u32, String)>,
     /// Jobs, where they are the members.
     pub jobs: Option<JobCounts>,
+    /// Whether all signals have a number; None = there are none, or nothing is known yet. In words why the first has none.
+    pub signals: Option<Option<String>>,
 }
 
 /// Builds the status. It takes over from the previous one what must not flip: transition times, and that the
@@ -256,6 +258,11 @@ pub fn status(
                 c.set("ProbesHealthy", false, "NoAnswer", words);
             }
         }
+    }
+    match &facts.signals {
+        None => {}
+        Some(None) => c.set("SignalsHealthy", true, "Fetched", "every signal has a number that is new enough"),
+        Some(Some(words)) => c.set("SignalsHealthy", false, "NoValue", words.clone()),
     }
     match &facts.template_error {
         Some(error) => c.set("TemplateValid", false, "Refused", error.clone()),
@@ -344,8 +351,13 @@ fn stalled(members: &str, plan: &Plan, keeps_failing: bool, facts: &Facts) -> Op
     None
 }
 
+/// How often a count has doubled.
+fn doublings(count: u32) -> u32 {
+    count.checked_ilog2().map_or(0, |log| log + 1)
+}
+
 /// Whether two statuses differ in more than the last decision's time and inputs, which alone are not worth a
-/// write (I10). Of failures in a row only each doubling is.
+/// write (I10). Of failures in a row only each doubling is, as of decisions that a policy on trial would make otherwise.
 pub fn differs(a: &PoolStatus, b: &PoolStatus) -> bool {
     let strip = |s: &PoolStatus| {
         let mut s = s.clone();
@@ -354,7 +366,15 @@ pub fn differs(a: &PoolStatus, b: &PoolStatus) -> bool {
             d.inputs.clear();
         }
         if let Some(policy) = &mut s.policy {
-            policy.failures_in_a_row = policy.failures_in_a_row.checked_ilog2().map_or(0, |log| log + 1);
+            policy.failures_in_a_row = doublings(policy.failures_in_a_row);
+            if let Some(shadow) = &mut policy.shadow {
+                shadow.differed = doublings(shadow.differed);
+                shadow.compared = 0;
+                shadow.reason = None;
+                if shadow.differs.is_none() {
+                    shadow.would_keep = None;
+                }
+            }
         }
         s
     };

@@ -72,7 +72,7 @@ fn forget<K: Keeper>(context: &Arc<Context>, key: &Key) {
     for uid in K::remembered(context).forget(key) {
         context.owners.forget(&uid);
     }
-    context.policies.release(key, None);
+    context.policies.release(key, &[]);
     context.templates.uses(key, BTreeSet::new());
     context.unfinished.done(key);
 }
