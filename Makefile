@@ -5,6 +5,7 @@ include hack/cluster.mk
 include hack/policies.mk
 include hack/gate.mk
 include hack/demo.mk
+include hack/chart.mk
 
 .PHONY: help
 help: ## List the targets
@@ -48,7 +49,7 @@ fmt: ## Format the code
 	cd tests/cluster && gofmt -w .
 
 .PHONY: lint
-lint: setup-rust policies ## Check format and lints
+lint: setup-rust policies chart-lint ## Check format and lints
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cd tests/cluster && test -z "$$(gofmt -l .)" && go vet ./...
