@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the chart and what is made from it, without a cluster: it lints and renders with every set of values in
-# deploy/tests/values, refuses those of deploy/tests/refused.txt, and no copy is stale.
+# deploy/tests/values, refuses those of deploy/tests/refused.txt, and no copy is stale; alerts do what their tests say.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PWD/target/cluster/bin:$PWD/target/tools/bin:$PATH
@@ -8,6 +8,7 @@ readonly CHART=deploy/helm/stoker OUT=target/chart
 rm -rf $OUT && mkdir -p $OUT
 
 fail() { echo "chart-lint: $*" >&2; exit 1; }
+quietly() { "$@" >$OUT/said 2>&1 || { cat $OUT/said >&2; fail "$*"; }; }
 
 # --- the chart --------------------------------------------------------------------------------------------
 
@@ -44,3 +45,9 @@ diff -r deploy/manifests $OUT/manifests || fail "deploy/manifests is stale: run 
 for crd in crds/*.yaml; do
 	grep -qF "  - helm/stoker/files/$crd" deploy/kustomization.yaml || fail "deploy/kustomization.yaml leaves out $crd"
 done
+
+# --- alerts and dashboard ---------------------------------------------------------------------------------
+
+hack/monitoring-lint.py $OUT/dashboard-rules.yaml
+quietly promtool check rules $CHART/files/alerts.yaml $OUT/dashboard-rules.yaml
+quietly promtool test rules deploy/tests/alerts.yaml
