@@ -62,7 +62,7 @@ generated: build ## Check that generated files are current
 
 .PHONY: unit
 # The program of the cluster answers for Kubernetes' cron library; the cluster itself need not run.
-unit: build gate cluster-setup ## Test everything that needs no cluster
+unit: build gate cluster-setup setup-chart ## Test everything that needs no cluster
 	cd tests/cluster && go test ./...
 	cargo test --locked --workspace
 	cargo test --locked --workspace --test differential -- --ignored

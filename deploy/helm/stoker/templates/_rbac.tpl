@@ -5,7 +5,7 @@
 metadata:
   name: {{ .name | quote }}
   {{- with .namespace }}
-  namespace: {{ . }}
+  namespace: {{ . | quote }}
   {{- end }}
   labels:
     {{- include "stoker.labels" .root | nindent 4 }}
@@ -30,8 +30,8 @@ roleRef:
   name: {{ .name | quote }}
 subjects:
   - kind: ServiceAccount
-    name: {{ .account }}
-    namespace: {{ .root.Release.Namespace }}
+    name: {{ .account | quote }}
+    namespace: {{ .root.Release.Namespace | quote }}
 {{- end -}}
 
 {{/* The rules of what has a namespace, as in deploy/rbac.yaml. */}}
