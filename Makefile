@@ -6,6 +6,7 @@ include hack/policies.mk
 include hack/gate.mk
 include hack/demo.mk
 include hack/chart.mk
+include hack/image.mk
 
 .PHONY: help
 help: ## List the targets

@@ -127,7 +127,7 @@ setup_cluster() {
 		echo "$containerd" >"$bin/.containerd-version"
 	fi
 	version=k8s.io/component-base/version
-	if newer "$bin/stoker-cluster" tests/cluster '-not -path */busyserver/* -not -name *_test.go'; then
+	if newer "$bin/stoker-cluster" tests/cluster '-not -path */busyserver/* -not -path */ociimage/* -not -name *_test.go'; then
 		step 'stoker-cluster (the first time some minutes)' build_go "$bin/stoker-cluster" . \
 			-ldflags "-s -w -X $version.gitVersion=$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=36"
 	fi
