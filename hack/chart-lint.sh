@@ -51,3 +51,8 @@ done
 hack/monitoring-lint.py $OUT/dashboard-rules.yaml
 quietly promtool check rules $CHART/files/alerts.yaml $OUT/dashboard-rules.yaml
 quietly promtool test rules deploy/tests/alerts.yaml
+
+# --- health for Argo CD -----------------------------------------------------------------------------------
+
+# Argo CD's Lua is of this version.
+lua5.1 deploy/tests/health.lua || fail "deploy/argocd/health.lua says something else"
