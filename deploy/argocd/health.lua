@@ -50,7 +50,8 @@ end
 if is("Stalled", "True") then
   return health("Degraded", words("Stalled"))
 end
-if spec.paused == true or spec.suspend == true then
+local cron = spec.cronJob ~= nil and spec.cronJob.spec or {}
+if spec.paused == true or spec.suspend == true or cron.suspend == true then
   return health("Suspended", words("Ready"))
 end
 if is("Reconciling", "True") then

@@ -39,6 +39,7 @@ local cases = {
   {"a suspended flow", object("JobFlow", {ready, quiet, free}, {spec = {suspend = true}}), "Suspended"},
   {"a DaemonJob that has failed", object("DaemonJob", {unready, quiet, stuck}), "Degraded", "no quota"},
   {"a cron job that waits for its instant", object("PreScaledCronJob", {ready, quiet, free}), "Healthy"},
+  {"a suspended cron job", object("PreScaledCronJob", {ready, quiet, free}, {spec = {cronJob = {spec = {suspend = true}}}}), "Suspended"},
   {"a cron job with a bad schedule", object("PreScaledCronJob", {unready, quiet, stuck}), "Degraded"},
   {"a scheduled NodeBatchJob", object("NodeBatchJob", {ready, quiet, free}), "Healthy"},
   {"a suspended NodeBatchJob", object("NodeBatchJob", {ready, quiet, free}, {spec = {suspend = true}}), "Suspended"},
@@ -59,4 +60,4 @@ for _, case in ipairs(cases) do
     io.stderr:write(("%s: is %s (%s), not %s (%s)\n"):format(what, said.status, said.message, status, message or "any"))
   end
 end
-os.exit(wrong == 0)
+os.exit(wrong == 0 and 0 or 1)
