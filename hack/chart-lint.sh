@@ -3,12 +3,16 @@
 # deploy/tests/values, refuses those of deploy/tests/refused.txt, and no copy is stale; alerts do what their tests say.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PATH=$PWD/target/cluster/bin:$PWD/target/tools/bin:$PATH
+PATH=$PWD/target/cluster/bin:$PATH
 readonly CHART=deploy/helm/stoker OUT=target/chart
 rm -rf $OUT && mkdir -p $OUT
 
 fail() { echo "chart-lint: $*" >&2; exit 1; }
 quietly() { "$@" >$OUT/said 2>&1 || { cat $OUT/said >&2; fail "$*"; }; }
+
+for program in helm promtool lua5.1 python3; do
+	command -v $program >/dev/null || fail "$program is missing; hack/setup.sh chart brings it, or says how"
+done
 
 # --- the chart --------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@
 # packages         Debian packages (needs root; otherwise says what is missing)
 # rust             rustup targets and components
 # cluster          packages, and the test cluster's programs in target/cluster/bin
-# chart            packages, helm in target/cluster/bin, promtool in target/tools/bin
+# chart            packages, and helm in target/cluster/bin
 # cargo-component  the tool for authors of policies, in target/tools
 # cargo-fuzz       the fuzzer, in target/tools
 set -euf
@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 bin=$root/target/cluster/bin
 
-packages='runc containernetworking-plugins nftables busybox-static iproute2 musl-tools iptables conntrack g++ redis-server lua5.1'
+packages='runc containernetworking-plugins nftables busybox-static iproute2 musl-tools iptables conntrack g++ redis-server prometheus lua5.1'
 programs='python3:python3 node:nodejs' # for the examples of claims, from wherever they are
 rust_targets='wasm32-unknown-unknown wasm32-wasip2 wasm32-wasip1 x86_64-unknown-linux-musl aarch64-unknown-linux-musl'
 rust_components='rustfmt clippy'
@@ -140,17 +140,6 @@ setup_cluster() {
 	fi
 }
 
-# Only promtool is taken from its package, which would bring a service, too.
-extract_promtool() {
-	folder=$(mktemp -d)
-	apt-cache show prometheus >/dev/null 2>&1 || apt-get update -q
-	(cd "$folder" && apt-get download prometheus && dpkg-deb -x "$(ls)" . &&
-		mkdir -p "$root/target/tools/bin" && mv usr/bin/promtool "$root/target/tools/bin/promtool")
-	code=$?
-	rm -rf "$folder"
-	return "$code"
-}
-
 setup_chart() {
 	setup_packages
 	need go 'see https://go.dev/dl'
@@ -164,10 +153,6 @@ setup_chart() {
 			helm.sh/helm/v3/cmd/helm@"$helm"
 		echo "$helm" >"$bin/.helm-version"
 	fi
-	command -v promtool >/dev/null 2>&1 || [ -x target/tools/bin/promtool ] || {
-		need apt-get 'not a Debian; put promtool of Prometheus into the PATH'
-		step promtool extract_promtool
-	}
 }
 
 [ $# -gt 0 ] || set -- all

@@ -90,7 +90,8 @@ pub struct WantedPolicy {
 impl PolicyRef {
     /// The policy that decides, and the one on trial.
     pub fn roles(&self) -> (WantedPolicy, Option<WantedPolicy>) {
-        let config = |config: &Option<Value>| config.as_ref().map_or_else(|| "{}".to_owned(), Value::to_string);
+        let config =
+            |config: &Option<Value>| config.as_ref().map_or_else(|| "{}".to_owned(), Value::to_string);
         let main = WantedPolicy {
             field: "spec.policy",
             config_map: self.config_map.clone(),

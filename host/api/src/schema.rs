@@ -28,10 +28,13 @@ pub fn maximum(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 100_000})
 }
 
-/// A PodSpec: raw, but for what every pod needs and what rules read.
+/// A PodSpec: raw, but for what every pod needs and what rules read. Like a JobSpec it is one to those who apply it on the
+/// server's side: the API server would otherwise note each of its fields anew with every write of a status, which costs it a
+/// fifth of that.
 pub fn pod_spec(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
+        "x-kubernetes-map-type": "atomic",
         "required": ["containers"],
         "x-kubernetes-preserve-unknown-fields": true,
         "properties": {
@@ -50,6 +53,7 @@ pub fn pod_spec(_: &mut SchemaGenerator) -> Schema {
 pub fn job_spec(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
+        "x-kubernetes-map-type": "atomic",
         "x-kubernetes-preserve-unknown-fields": true,
         "properties": {
             "suspend": {"type": "boolean"},

@@ -1,4 +1,5 @@
-//! `stoker explain`: why an object is as it is now, told from its status and its Events.
+//! `stoker explain`: why an object is as it is now, told from its status, its Events and what the operator
+//! decided of late.
 
 mod story;
 
@@ -17,6 +18,7 @@ use kube::{Client, Resource, ResourceExt as _};
 use stoker_api::{DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, NodeBatchJob, PreScaledCronJob};
 
 use crate::claim::block_on;
+use crate::decisions::{self, Reach};
 
 #[derive(ClapArgs)]
 #[command(after_help = "\
@@ -31,6 +33,8 @@ pub struct Args {
     /// Its namespace. Omitted: that of the kubeconfig's current context, or of the pod that this runs in.
     #[arg(long, short = 'n')]
     namespace: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
     /// Tell it again whenever it changes, until the object is deleted.
     #[arg(long, short = 'w')]
     watch: bool,
@@ -54,14 +58,15 @@ pub fn explain(args: Args) -> Result<ExitCode> {
             ),
             other => anyhow!(other).context(format!("cannot read {} {name}", resource.kind)),
         })?;
-        let mut told = tell(&client, &resource.kind, &there, "").await?;
+        let reach = &args.reach;
+        let mut told = tell(&client, reach, &resource.kind, &there, "").await?;
         if !args.watch {
             return Ok(());
         }
         let mut changes = pin!(watcher::watch_object(api, name));
         while let Some(change) = changes.next().await {
             match change {
-                Ok(Some(object)) => told = tell(&client, &resource.kind, &object, &told).await?,
+                Ok(Some(object)) => told = tell(&client, reach, &resource.kind, &object, &told).await?,
                 Ok(None) => return Ok(()),
                 // The watch goes on by itself, after ever longer pauses.
                 Err(error) => eprintln!("stoker: not up to date: {error}"),
@@ -98,13 +103,34 @@ pub fn resource(name: &str) -> Result<ApiResource> {
 }
 
 /// Tells what there is to tell of an object, unless that was told just now.
-async fn tell(client: &Client, kind: &str, object: &DynamicObject, told: &str) -> Result<String> {
+async fn tell(
+    client: &Client,
+    reach: &Reach,
+    kind: &str,
+    object: &DynamicObject,
+    told: &str,
+) -> Result<String> {
     let events: Api<Event> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
     let selector = format!("involvedObject.uid={}", object.uid().unwrap_or_default());
     // Whoever may not read Events is told the rest.
     let events = events.list(&ListParams::default().fields(&selector)).await;
     let (events, hidden) = events.map_or_else(|error| (Vec::new(), Some(error)), |list| (list.items, None));
-    let mut story = story::story(kind, object, &events, Timestamp::now());
+    let decided = match kind {
+        "HotStandbyDeployment" | "HotStandbyJob" => {
+            let namespace = object.namespace().unwrap_or_default();
+            Some(decisions::lines(client, reach, kind, &namespace, &object.name_any()).await)
+        }
+        _ => None,
+    };
+    let (lines, unknown) = match decided {
+        None => (Vec::new(), None),
+        Some(Ok(lines)) => (lines, None),
+        Some(Err(error)) => (Vec::new(), Some(error)),
+    };
+    let mut story = story::story(kind, object, &lines, &events, Timestamp::now());
+    if let Some(error) = unknown {
+        story += &format!("\nEarlier decisions are not at hand: {error:#}\n");
+    }
     if let Some(error) = hidden {
         story += &format!("\nIts Events cannot be read: {error}\n");
     }

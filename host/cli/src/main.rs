@@ -2,6 +2,7 @@
 
 mod claim;
 mod crds;
+mod decisions;
 mod explain;
 mod flow;
 mod objects;

@@ -15,10 +15,10 @@ use crate::context::Context;
 use crate::deciding;
 use crate::members::Seen;
 use crate::object::Pool;
-use crate::seat::Active;
-use crate::pool::{ PoolState};
+use crate::pool::PoolState;
 use crate::prober::{Candidate, Known};
 use crate::question::{Evidence, Question, Target};
+use crate::seat::Active;
 
 /// Pods of one Job that are asked for the last time at a time.
 const PODS_AT_A_TIME: usize = 4;

@@ -299,7 +299,8 @@ impl Context {
         })?;
         let pod_logs = PodLogs::new(roots);
         let signal_roots = options.signals.ca_file.as_deref().map(|file| {
-            let refused = |error| StartError::Signals(format!("--signal-ca-file {}: {error}", file.display()));
+            let refused =
+                |error| StartError::Signals(format!("--signal-ca-file {}: {error}", file.display()));
             pod_logs::trusted(Some(file)).map_err(refused)?;
             std::fs::read(file).map_err(|error| refused(error.to_string()))
         });

@@ -25,8 +25,8 @@ use crate::kept::{
     key, later, publish_soon, turned_bad, undone, until,
 };
 use crate::leads::Leads;
-use crate::seat::Trouble;
 use crate::object::Kind;
+use crate::seat::Trouble;
 use crate::slim_job::SlimJob;
 
 /// What is remembered of an object between two looks, besides its Jobs.

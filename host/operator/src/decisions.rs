@@ -164,7 +164,8 @@ impl Decisions {
 impl All {
     /// Lets the oldest records go until the others take so much at most.
     fn make_room(&mut self, room: usize) {
-        let count = |objects: &HashMap<String, Told>| objects.values().map(|told| told.records.len()).sum::<usize>();
+        let count =
+            |objects: &HashMap<String, Told>| objects.values().map(|told| told.records.len()).sum::<usize>();
         // Entries of records that their own object let go are dropped now and then.
         if self.order.len() > 2 * KEPT && self.order.len() > 2 * count(&self.objects) {
             let mut left: HashMap<&str, usize> =
@@ -242,7 +243,7 @@ pub async fn serve(
     let refused = |error| StartError::Listen { address: address.clone(), error };
     let listener = TcpListener::bind(&address).await.map_err(refused)?;
     let bound = listener.local_addr().map_err(refused)?;
-    tracing::info!(address = %bound, "serving /decisions and /records");
+    tracing::info!(listens = %bound, "serving /decisions and /records");
     let router = Router::new()
         .route("/decisions/{kind}/{namespace}/{name}", get(lines))
         .route("/records/{kind}/{namespace}/{name}", get(records))
@@ -260,7 +261,8 @@ pub async fn serve(
 type Object = Path<(String, String, String)>;
 
 fn uid(context: &Context, Path((kind, namespace, name)): Object) -> Result<String, Response> {
-    let missing = || (StatusCode::NOT_FOUND, "this operator does not look after such an object\n").into_response();
+    let missing =
+        || (StatusCode::NOT_FOUND, "this operator does not look after such an object\n").into_response();
     let kind = Kind::named(&kind).ok_or_else(missing)?;
     context.uid_of(&Key { kind, namespace, name }).ok_or_else(missing)
 }
@@ -295,7 +297,8 @@ mod tests {
     use super::*;
 
     fn status(applied: u32, inputs: &str) -> PoolStatus {
-        let last_decision = DecisionSummary { applied, inputs: inputs.to_owned(), ..DecisionSummary::default() };
+        let last_decision =
+            DecisionSummary { applied, inputs: inputs.to_owned(), ..DecisionSummary::default() };
         PoolStatus { last_decision: Some(last_decision), ..PoolStatus::default() }
     }
 
@@ -304,7 +307,9 @@ mod tests {
             "call": "lead", "input": {"now": 0, "pool": {"kind": "", "namespace": "", "name": "", "uid": "UID",
             "generation": 1}, "config": "CONFIG", "instants": [], "configured": 0, "runs": [], "state": [],
             "extensions": []}, "answer": null}"#;
-        Arc::new(serde_json::from_str(&text.replace("UID", uid).replace("CONFIG", &"x".repeat(config))).unwrap())
+        Arc::new(
+            serde_json::from_str(&text.replace("UID", uid).replace("CONFIG", &"x".repeat(config))).unwrap(),
+        )
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl Leads {
             return (configured, by_spec.to_owned(), None);
         };
         let on_trial = on_trial.and_then(|wanted| Some((Source::of(&key.namespace, &wanted)?, wanted)));
-        let used: Vec<&Source> = [&source].into_iter().chain(on_trial.as_ref().map(|(source, _)| source)).collect();
+        let used: Vec<&Source> =
+            [&source].into_iter().chain(on_trial.as_ref().map(|(source, _)| source)).collect();
         context.policies.release(&key, &used);
         if std::mem::replace(&mut self.promoted, spec.promoted()) != spec.promoted() {
             self.shadow.change_places(&mut self.seat).await;
@@ -80,11 +81,8 @@ impl Leads {
         let Some(next) = rules.after(now) else { return (configured, by_spec.to_owned(), trouble) };
         let own = next.duration_since(configured.start(next, &rules.zone));
         let newest = runs.first().map(|run| (run.instant, runs.len()));
-        let question = format!(
-            "{} {} {next} {newest:?} {own:?} {generation:?}",
-            active.policy.digest(),
-            active.config,
-        );
+        let question =
+            format!("{} {} {next} {newest:?} {own:?} {generation:?}", active.policy.digest(), active.config,);
         if let Some(decided) = self.decided.as_ref().filter(|decided| decided.question == question) {
             return (Lead::Before(decided.lead), decided.reason.clone(), trouble);
         }

@@ -55,7 +55,8 @@ pub struct SignalMetrics(Family<Outcome, Histogram, fn() -> Histogram>);
 
 impl SignalMetrics {
     fn new(registry: &mut Registry) -> Self {
-        let fresh: fn() -> Histogram = || Histogram::new([0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0]);
+        let fresh: fn() -> Histogram =
+            || Histogram::new([0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0]);
         let fetches = Family::new_with_constructor(fresh);
         let help = "From a request for a signal to its number, or to why there is none, by outcome";
         registry.register_with_unit("signal_fetch_duration", help, Unit::Seconds, fetches.clone());

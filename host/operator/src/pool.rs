@@ -9,7 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 use stoker_api::{
-    AfterClaimTimeout, AfterUse, ClaimEnds, DeletionPolicy, Disruption, PolicyRef, PolicyStatus, PoolSpec, keys,
+    AfterClaimTimeout, AfterUse, ClaimEnds, DeletionPolicy, Disruption, PolicyRef, PolicyStatus, PoolSpec,
+    keys,
 };
 use stoker_core::claims;
 use stoker_core::pool::decision::decide;
@@ -235,8 +236,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
     let counts = Counts { waiting: demand.waiting, ..snapshot.counts() };
 
     let signals = context.signals.keep(context, pool);
-    let looks =
-        Looks { pool, counts: &counts, demand, hash: &hash, signals: &signals.values, now };
+    let looks = Looks { pool, counts: &counts, demand, hash: &hash, signals: &signals.values, now };
     let (asked, policy_wake) = ask(context, &mut state, snapshot, &looks, trouble.as_ref()).await;
     if let Some(reason) = fence.broken() {
         tracing::info!(object = %key, reason, "decision dropped, deciding again");

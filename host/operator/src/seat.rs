@@ -191,13 +191,15 @@ impl Seat {
         digest: &str,
     ) -> Result<(), String> {
         let Some((bytes, config)) = context.cache.find(sitter.uid, digest).await else {
-            let kept = if context.cache.exists() { "" } else { " (`stoker run --policy-cache` would keep it)" };
+            let kept =
+                if context.cache.exists() { "" } else { " (`stoker run --policy-cache` would keep it)" };
             return Err(format!(
                 "the component {digest} that decided before the restart is not at hand{kept}"
             ));
         };
-        let gone =
-            |why: String| format!("the component {digest} that decided before the restart cannot be used: {why}");
+        let gone = |why: String| {
+            format!("the component {digest} that decided before the restart cannot be used: {why}")
+        };
         let loaded = context.host.load_for(&sitter.key.namespace, bytes).await;
         let policy = loaded.map_err(|refusal| gone(refusal.to_string()))?;
         let validated = context.host.validate(&policy, &config, limits).await;

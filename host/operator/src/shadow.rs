@@ -135,7 +135,8 @@ impl Shadow {
         let classify = exports.busyness.then(|| {
             let known = asking.map(|asking| &asking.known);
             let memories = &state.memory.pods;
-            let input = deciding::busyness_input(looks.pool, active, pods, memories, by_probe, known, looks.now);
+            let input =
+                deciding::busyness_input(looks.pool, active, pods, memories, by_probe, known, looks.now);
             (input, verdicts.iter().map(|judged| projection::verdict_state(judged.verdict)).collect())
         });
         Question { scale, classify, lead: None }
@@ -210,9 +211,9 @@ impl Told {
         (!words.is_empty()).then(|| words.join("; "))
     }
 
-    /// What is worth telling at once.
-    fn news(&self) -> (Option<String>, Option<String>) {
-        (self.differs(), self.error.clone())
+    /// What is worth telling at once: that it differs, fails, or was compared for the first time.
+    fn news(&self) -> (Option<String>, Option<String>, bool) {
+        (self.differs(), self.error.clone(), self.compared > 0)
     }
 
     fn compare(&mut self, differs: bool) {
@@ -246,7 +247,8 @@ impl Inner {
             *self.told() = told;
             return news.then_some(true);
         };
-        let same = |known: &Active| known.policy.digest() == active.policy.digest() && known.config == active.config;
+        let same =
+            |known: &Active| known.policy.digest() == active.policy.digest() && known.config == active.config;
         if !told.active.as_ref().is_some_and(same) {
             // Of another component nothing is known; it is asked at once.
             let state = seat.kept_state();
@@ -297,11 +299,8 @@ async fn ask(
                 let decision = answer.value;
                 let now = Timestamp::from_millisecond(now).unwrap_or_default();
                 wake = deciding::wake(&decision, now);
-                let asked = Asked::Policy {
-                    desired: decision.desired,
-                    reason: decision.reason,
-                    victims: Vec::new(),
-                };
+                let asked =
+                    Asked::Policy { desired: decision.desired, reason: decision.reason, victims: Vec::new() };
                 let would = decide(asked, &scale.counts, scale.bounds, None);
                 let differs = would.applied != scale.applied;
                 told.compare(differs);

@@ -86,7 +86,8 @@ impl Fetcher {
             (Some(ca), _) => trust::certificate(&self.client, namespace, ca).await?,
             (None, Some(pem)) => pem.clone(),
             (None, None) => {
-                return Err("https needs an authority to trust: set ca, or the operator's --signal-ca-file".to_owned());
+                return Err("https needs an authority to trust: set ca, or the operator's --signal-ca-file"
+                    .to_owned());
             }
         };
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
@@ -99,7 +100,9 @@ impl Fetcher {
     async fn address(&self, host: &str, port: u16) -> Result<SocketAddr, String> {
         let host = host.trim_matches(['[', ']']);
         if !self.hosts.is_empty() && !self.hosts.iter().any(|allowed| fits(allowed, host, port)) {
-            return Err(format!("{host}:{port} is none of the hosts that the operator's --signal-hosts names"));
+            return Err(format!(
+                "{host}:{port} is none of the hosts that the operator's --signal-hosts names"
+            ));
         }
         let found = tokio::net::lookup_host((host, port)).await;
         let mut found = found.map_err(|_| format!("there is no host {host}"))?;
@@ -110,7 +113,9 @@ impl Fetcher {
             allowed
         });
         address.ok_or_else(|| match own {
-            true => format!("{host} is the operator's own machine or link, which --signal-hosts must allow by name"),
+            true => format!(
+                "{host} is the operator's own machine or link, which --signal-hosts must allow by name"
+            ),
             false => format!("there is no host {host}"),
         })
     }
@@ -119,7 +124,9 @@ impl Fetcher {
 /// Whether a host and port are what is allowed: `HOST`, `HOST:PORT`, `*.SUFFIX` or `*`.
 fn fits(allowed: &str, host: &str, port: u16) -> bool {
     let (name, only) = match allowed.rsplit_once(':') {
-        Some((name, digits)) if !name.contains(':') || name.ends_with(']') => (name, digits.parse::<u16>().ok()),
+        Some((name, digits)) if !name.contains(':') || name.ends_with(']') => {
+            (name, digits.parse::<u16>().ok())
+        }
         _ => (allowed, None),
     };
     let name = name.trim_matches(['[', ']']).to_lowercase();
@@ -136,7 +143,11 @@ fn fits(allowed: &str, host: &str, port: u16) -> bool {
 fn is_own(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
-            ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()
+            ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_broadcast()
         }
         IpAddr::V6(ip) => {
             ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local()
@@ -173,7 +184,8 @@ where
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, token);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|_| "its token is no HTTP header".to_owned())?;
+    let request =
+        request.body(Empty::<Bytes>::new()).map_err(|_| "its token is no HTTP header".to_owned())?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
@@ -194,7 +206,13 @@ enum Reader<'a> {
 
 impl Reader<'_> {
     fn read(&self, status: StatusCode, body: &[u8]) -> Result<f64, String> {
-        let refused = || format!("HTTP {}{}", status.as_u16(), if status.is_redirection() { ": redirects are not followed" } else { "" });
+        let refused = || {
+            format!(
+                "HTTP {}{}",
+                status.as_u16(),
+                if status.is_redirection() { ": redirects are not followed" } else { "" }
+            )
+        };
         match self {
             Self::Prometheus => prometheus(status.is_success(), body).unwrap_or_else(|| Err(refused())),
             Self::Json(_) if !status.is_success() => Err(refused()),
@@ -242,10 +260,14 @@ fn json(body: &[u8], pointer: &str) -> Result<f64, String> {
     match document.pointer(pointer) {
         None => Err(format!("its answer has nothing at {place}")),
         Some(Value::Number(found)) => number(&found.to_string()),
-        Some(Value::String(text)) => number(text).map_err(|_| format!("at {place} is a text that is no number")),
+        Some(Value::String(text)) => {
+            number(text).map_err(|_| format!("at {place} is a text that is no number"))
+        }
         Some(Value::Null) => Err(format!("at {place} is null")),
         Some(Value::Bool(_)) => Err(format!("at {place} is a truth value, not a number")),
-        Some(Value::Array(_) | Value::Object(_)) => Err(format!("at {place} is a list or an object, not a number")),
+        Some(Value::Array(_) | Value::Object(_)) => {
+            Err(format!("at {place} is a list or an object, not a number"))
+        }
     }
 }
 
@@ -269,7 +291,9 @@ mod tests {
     fn one_number_of_prometheus_is_a_number_and_all_else_says_why_not() {
         let of = |body: &str| prometheus(true, body.as_bytes());
         let vector = |samples: &str| {
-            of(&format!(r#"{{"status": "success", "data": {{"resultType": "vector", "result": [{samples}]}}}}"#))
+            of(&format!(
+                r#"{{"status": "success", "data": {{"resultType": "vector", "result": [{samples}]}}}}"#
+            ))
         };
         let sample = |value: &str| format!(r#"{{"metric": {{}}, "value": [1.5, "{value}"]}}"#);
         assert_eq!(vector(&sample("42.5")), Some(Ok(42.5)));
@@ -334,7 +358,15 @@ mod tests {
 
     #[test]
     fn addresses_of_the_machine_and_its_link_are_known_in_each_form() {
-        for own in ["127.0.0.1", "169.254.169.254", "0.0.0.0", "::1", "fe80::1", "::ffff:169.254.169.254", "224.0.0.1"] {
+        for own in [
+            "127.0.0.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "::1",
+            "fe80::1",
+            "::ffff:169.254.169.254",
+            "224.0.0.1",
+        ] {
             assert!(is_own(own.parse().unwrap()), "{own}");
         }
         for other in ["10.0.0.1", "192.168.1.1", "fd00::1", "8.8.8.8"] {

@@ -128,7 +128,8 @@ fn follow(context: &Arc<Context>, key: &Key, spec: &[Signal]) -> Followed {
     let readings = vec![Reading { value: None, error: None, since }; spec.len()];
     let readings = Arc::new(Mutex::new(readings));
     let one = |(index, signal): (usize, &Signal)| {
-        let fetching = fetch_all(Arc::downgrade(context), key.clone(), signal.clone(), readings.clone(), index);
+        let fetching =
+            fetch_all(Arc::downgrade(context), key.clone(), signal.clone(), readings.clone(), index);
         tokio::spawn(fetching).abort_handle()
     };
     let work = spec.iter().enumerate().map(one).collect();
@@ -152,7 +153,8 @@ async fn fetch_all(
         let permit = context.signals.permits.acquire().await;
         let asked = Instant::now();
         let timeout = Duration::from_secs(u64::from(signal.timeout_seconds));
-        let fetched = tokio::time::timeout(timeout, context.signals.fetcher.fetch(&key.namespace, &signal)).await;
+        let fetched =
+            tokio::time::timeout(timeout, context.signals.fetcher.fetch(&key.namespace, &signal)).await;
         drop(permit);
         let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {} s", timeout.as_secs())));
         context.metrics.signals.fetched(fetched.is_ok(), asked.elapsed());
@@ -172,7 +174,8 @@ impl Reading {
         match fetched {
             Ok(value) => {
                 let before = self.value.replace((value, asked));
-                self.error.take().is_some() || before.is_none_or(|(before, _)| before.to_bits() != value.to_bits())
+                self.error.take().is_some()
+                    || before.is_none_or(|(before, _)| before.to_bits() != value.to_bits())
             }
             Err(words) => {
                 let news = self.error.as_ref() != Some(&words);

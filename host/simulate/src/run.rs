@@ -304,7 +304,8 @@ impl<'a> World<'a> {
         let history: Vec<_> = self.history.iter().copied().collect();
         // What waits is all that there is to measure here: each signal is that.
         let value = f64::from(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX));
-        let signal = |signal: &stoker_api::Signal| Signal { name: signal.name.clone(), value: Ok(value), age: 0 };
+        let signal =
+            |signal: &stoker_api::Signal| Signal { name: signal.name.clone(), value: Ok(value), age: 0 };
         let signals: Vec<Signal> = self.setup.object.spec.pool.signals.iter().map(signal).collect();
         let input = rehearsal::scaling_input(
             snapshot,

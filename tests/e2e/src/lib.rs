@@ -19,6 +19,7 @@ pub mod objects;
 pub mod operator;
 pub mod pod_server;
 pub mod processes;
+pub mod prometheus;
 pub mod proxy;
 pub mod random;
 pub mod ranges;
@@ -26,6 +27,7 @@ pub mod redis;
 pub mod reports;
 pub mod scale;
 pub mod table;
+pub mod web;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

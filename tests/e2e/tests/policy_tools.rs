@@ -79,6 +79,48 @@ async fn a_component_is_pushed_decides_is_recorded_and_explained() -> Result<()>
 
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
+async fn what_the_operator_decided_of_late_is_told_and_asked_again() -> Result<()> {
+    let world = World::start_with("of-late", &["--decisions", "127.0.0.1:0"]).await?;
+    let on_trial = json!({"builtin": "percent-buffer", "config": {"percent": 200}});
+    world.apply_pool("game", json!({"policy": {"builtin": "buffer", "shadow": on_trial}})).await?;
+    world.counts("game", 0, 2, 2).await?;
+    world.set_busy(&world.alive("game").await?, true).await?;
+    world.counts("game", 2, 2, 4).await?;
+    let log = world.operator().log();
+    let listens = log.rsplit(" listens=").next().and_then(|rest| rest.split_whitespace().next());
+    let reach = ["-n", world.namespace.as_str(), "--operator", listens.unwrap()];
+
+    let explained = || async {
+        let told = stoker(&[&["explain", "hsd/game"], &reach[..]].concat()).await?;
+        assert_eq!(told.code, Some(0), "{told:?}");
+        let lines = told.out.split("Decisions, the newest last:\n").nth(1).unwrap_or_default();
+        let has = |words: &str| lines.lines().any(|line| line.contains(words));
+        Ok(has(" ago  2 by builtin/buffer: 0 busy + 2 idle")
+            && has(" ago  4 by builtin/buffer: 2 busy + 2 idle; on trial: would keep 6 instead of 4")
+            && told.out.contains(
+                "On trial, percent-buffer 0.1.0 (builtin/percent-buffer) would keep 6 instead of 4",
+            ))
+    };
+    world.until("game", "explained with its decisions", explained).await?;
+
+    let replayed = stoker(&[&["policy", "replay", "hsd/game"], &reach[..]].concat()).await?;
+    assert!(
+        replayed.code == Some(0) && replayed.out.contains("the same, bit for bit; 0 differ"),
+        "{replayed:?}"
+    );
+    let other = [&["policy", "replay", "hsd/game", "--policy", "builtin:expression"], &reach[..]].concat();
+    let other = stoker(&other).await?;
+    assert!(other.code == Some(0) && other.out.contains(" scale of HotStandbyDeployment "), "{other:?}");
+    let none = stoker(&[&["policy", "replay", "hsd/none"], &reach[..]].concat()).await?;
+    assert!(none.code == Some(1) && none.error.contains("does not look after this object"), "{none:?}");
+    let told = stoker(&["explain", "hsd/game", "-n", &world.namespace, "--operator", "127.0.0.1:1"]).await?;
+    let words = "Earlier decisions are not at hand: no operator tells of its decisions at 127.0.0.1:1";
+    assert!(told.code == Some(0) && told.out.contains(words), "{told:?}");
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
 async fn what_is_no_policy_is_not_pushed() -> Result<()> {
     let world = World::without_operator("policy-push").await?;
     let file = root().join("target/e2e").join(format!("no-policy-{}.wasm", std::process::id()));

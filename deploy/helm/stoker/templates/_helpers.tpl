@@ -38,13 +38,30 @@
 {{- end -}}
 {{- end -}}
 
+{{/* By app.kubernetes.io/name=stoker the command line finds the operator's pods, and nothing else. */}}
 {{- define "stoker.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/name: stoker
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{- define "stoker.reportsSelector" -}}
+app.kubernetes.io/name: stoker-reports
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "stoker.labels" -}}
 {{ include "stoker.selector" . }}
+app.kubernetes.io/component: operator
+{{ include "stoker.commonLabels" . }}
+{{- end -}}
+
+{{- define "stoker.reportsLabels" -}}
+{{ include "stoker.reportsSelector" . }}
+app.kubernetes.io/component: reports
+{{ include "stoker.commonLabels" . }}
+{{- end -}}
+
+{{- define "stoker.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: stoker
 app.kubernetes.io/managed-by: {{ .Release.Service }}

@@ -1,6 +1,6 @@
 {{/* Permissions. */}}
 
-{{/* (dict "root" $ "kind" Role|ClusterRole "name" … "namespace" … "component" …): the metadata of an object. */}}
+{{/* (dict "root" $ "kind" Role|ClusterRole "name" … "namespace" … "labels" …): the metadata of an object. */}}
 {{- define "stoker.rbacMetadata" -}}
 metadata:
   name: {{ .name | quote }}
@@ -8,8 +8,7 @@ metadata:
   namespace: {{ . | quote }}
   {{- end }}
   labels:
-    {{- include "stoker.labels" .root | nindent 4 }}
-    app.kubernetes.io/component: {{ .component }}
+    {{- include .labels .root | nindent 4 }}
 {{- end -}}
 
 {{/* The same with "rules" and "account": a role of the kind, bound to that account of the release's namespace. */}}

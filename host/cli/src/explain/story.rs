@@ -8,6 +8,11 @@ use kube::ResourceExt as _;
 use kube::core::DynamicObject;
 use serde_json::Value;
 
+use crate::decisions::Line;
+
+/// Decisions that are told, the newest.
+const DECISIONS: usize = 12;
+
 /// Events that are told, the newest.
 const EVENTS: usize = 10;
 
@@ -25,7 +30,13 @@ const GOOD: [&str; 8] = [
 const BAD: [&str; 4] = ["Stalled", "Conflict", "SizeNearLimit", "Outdated"];
 
 /// An object's story, in lines.
-pub fn story(kind: &str, object: &DynamicObject, events: &[Event], now: Timestamp) -> String {
+pub fn story(
+    kind: &str,
+    object: &DynamicObject,
+    decisions: &[Line],
+    events: &[Event],
+    now: Timestamp,
+) -> String {
     let (status, spec) = (&object.data["status"], &object.data["spec"]);
     let mut out = format!("{kind} {}/{}", object.namespace().unwrap_or_default(), object.name_any());
     let mut lines = Vec::new();
@@ -56,8 +67,28 @@ pub fn story(kind: &str, object: &DynamicObject, events: &[Event], now: Timestam
     for line in lines {
         let _ = writeln!(out, "  {line}");
     }
+    tell_decisions(decisions, now, &mut out);
     tell_events(events, now, &mut out);
     out
+}
+
+/// Decisions of late, the newest last.
+fn tell_decisions(decisions: &[Line], now: Timestamp, out: &mut String) {
+    if decisions.is_empty() {
+        return;
+    }
+    out.push_str("\nDecisions, the newest last:\n");
+    for line in decisions.iter().skip(decisions.len().saturating_sub(DECISIONS)) {
+        let kept = match line.limited_by.as_str() {
+            _ if line.raw != line.applied => {
+                format!("{} ({} of {})", line.applied, line.limited_by, line.raw)
+            }
+            "delay" | "paused" => format!("{} ({})", line.applied, line.limited_by),
+            _ => line.applied.to_string(),
+        };
+        let shadow = line.shadow.as_ref().map(|words| format!("; on trial: {words}")).unwrap_or_default();
+        let _ = writeln!(out, "  {:>12}  {kept} by {}: {}{shadow}", ago(&line.at, now), line.by, line.reason);
+    }
 }
 
 fn number(value: &Value, key: &str) -> u64 {
@@ -168,6 +199,31 @@ fn policy(status: &Value, lines: &mut Vec<String>) {
     if failures > 0 {
         lines.push(format!("It failed {failures} times in a row: {}", text(policy, "lastError")));
     }
+    shadow(&policy["shadow"], lines);
+}
+
+/// What the policy on trial would do.
+fn shadow(shadow: &Value, lines: &mut Vec<String>) {
+    if shadow.is_null() {
+        return;
+    }
+    let name = match text(shadow, "activeName") {
+        "" => text(shadow, "source").to_owned(),
+        name => format!("{name} ({})", text(shadow, "source")),
+    };
+    let says = match (text(shadow, "error"), text(shadow, "differs")) {
+        ("", "") if text(shadow, "activeDigest").is_empty() => "is being loaded".to_owned(),
+        ("", "") => "would do the same".to_owned(),
+        ("", differs) => match text(shadow, "reason") {
+            "" => differs.to_owned(),
+            reason => format!("{differs}: {reason}"),
+        },
+        (error, _) => format!("gives no answer: {error}"),
+    };
+    let (compared, differed) = (number(shadow, "compared"), number(shadow, "differed"));
+    let counts =
+        if compared > 0 { format!(" ({differed} of {compared} decisions differed)") } else { String::new() };
+    lines.push(format!("On trial, {name} {says}{counts}."));
 }
 
 /// How far other objects are.
@@ -292,7 +348,7 @@ mod tests {
     }
 
     fn told(kind: &str, spec: Value, status: Value) -> String {
-        story(kind, &object(kind, spec, status), &[], now())
+        story(kind, &object(kind, spec, status), &[], &[], now())
     }
 
     #[test]
@@ -390,11 +446,57 @@ HotStandbyDeployment shop/web has 5 pods: 3 busy, 2 idle
             .map(|i| event(&format!("2026-06-01T09:{:02}:00.000000Z", 12 + i), &format!("E{i}"), 1))
             .collect();
         events.insert(0, event("2026-06-01T09:59:50.000000Z", "Last", 3));
-        let told =
-            story("DaemonJob", &object("DaemonJob", json!({}), json!({"state": "Running"})), &events, now());
+        let told = story(
+            "DaemonJob",
+            &object("DaemonJob", json!({}), json!({"state": "Running"})),
+            &[],
+            &events,
+            now(),
+        );
         let lines: Vec<&str> = told.lines().collect();
         assert_eq!(lines.last().unwrap().trim(), "10 s ago  ! Last (3 times): m");
         assert!(!told.contains("E2:") && told.contains("E3:"), "{told}");
+    }
+
+    #[test]
+    fn decisions_and_the_policy_on_trial_are_told() {
+        let line = |at: &str, raw: u32, applied: u32, limited_by: &str, shadow: Option<&str>| Line {
+            at: at.to_owned(),
+            by: "builtin/buffer".to_owned(),
+            raw,
+            applied,
+            limited_by: limited_by.to_owned(),
+            reason: "r".to_owned(),
+            shadow: shadow.map(str::to_owned),
+        };
+        let lines = [
+            line("2026-06-01T09:59:00Z", 7, 5, "maximum", None),
+            line("2026-06-01T09:59:50Z", 3, 3, "delay", Some("would keep 4 instead of 3")),
+        ];
+        let status = json!({"totalCount": 3, "policy": {
+            "source": "builtin/buffer", "activeDigest": "sha256:a", "desiredDigest": "sha256:a", "activeName": "buffer 1",
+            "shadow": {"source": "builtin/predictive", "activeDigest": "sha256:b", "activeName": "predictive 1",
+                "differs": "would keep 4 instead of 3", "reason": "as last week", "compared": 9, "differed": 2},
+        }});
+        let kind = "HotStandbyDeployment";
+        let told = story(kind, &object(kind, json!({}), status), &lines, &[], now());
+        for words in [
+            "1 min 0 s ago  5 (maximum of 7) by builtin/buffer: r\n",
+            "10 s ago  3 (delay) by builtin/buffer: r; on trial: would keep 4 instead of 3\n",
+            "On trial, predictive 1 (builtin/predictive) would keep 4 instead of 3: as last week (2 of 9 decisions differed).",
+        ] {
+            assert!(told.contains(words), "{told}");
+        }
+        let of = |shadow: Value| told_policy(shadow);
+        assert!(of(json!({"source": "s"})).contains("On trial, s is being loaded."));
+        assert!(
+            of(json!({"source": "s", "error": "no such"})).contains("On trial, s gives no answer: no such.")
+        );
+        assert!(of(json!({"source": "s", "activeDigest": "d"})).contains("On trial, s would do the same."));
+    }
+
+    fn told_policy(shadow: Value) -> String {
+        told("HotStandbyJob", json!({}), json!({"policy": {"source": "builtin/buffer", "shadow": shadow}}))
     }
 
     #[test]

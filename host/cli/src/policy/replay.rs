@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use stoker_policy::{Comparison, Exchange, Policy, PolicyHost, RECORD_VERSION, Re
 use super::call::Call;
 use super::component::{Component, Known};
 use crate::claim::block_on;
+use crate::decisions::{self, Reach};
 use crate::explain;
 
 /// Decisions of which it is told how they differ.
@@ -25,12 +26,15 @@ const TOLD: usize = 10;
 Examples:
   stoker run --record decisions.jsonl …                       writes what policies are asked and answer
   stoker policy replay decisions.jsonl --policy rush.wasm     asks the same again, of this component
+  stoker policy replay hsd/web -n shop --policy rush.wasm     what the operator has of late
   stoker policy replay decisions.jsonl --object hsd/web -n shop --policy-dir /var/cache/stoker
 
 Of the recorded component, found by its digest, every answer is the same, bit for bit: if not, the exit code is 1. Of \
 another it is told where it decides otherwise.")]
 pub struct Args {
-    /// Recorded decisions, one in a line of JSON; - is standard input.
+    /// Recorded decisions: a file with one in a line of JSON, - for standard input, or KIND/NAME for what the operator has of late
+    /// of that object.
+    #[arg(value_name = "FILE|OBJECT")]
     file: String,
     /// The component to ask: a .wasm file, or builtin:NAME. Omitted: those that decided, by the digests in the records.
     #[arg(long, value_name = "COMPONENT")]
@@ -45,6 +49,8 @@ pub struct Args {
     /// Only decisions for objects of this namespace. Omitted: of all.
     #[arg(long, short = 'n')]
     namespace: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 /// Which decisions are asked again.
@@ -92,6 +98,9 @@ struct Sum {
 pub fn replay(args: &Args) -> Result<ExitCode> {
     let source: Box<dyn Read> = match args.file.as_str() {
         "-" => Box::new(std::io::stdin()),
+        object if !Path::new(object).exists() && of_object(object).is_some() => {
+            Box::new(std::io::Cursor::new(block_on(of_late(args, object))?))
+        }
         file => Box::new(std::fs::File::open(file).with_context(|| format!("cannot read {file}"))?),
     };
     let given = args.policy.as_deref().map(Component::read).transpose()?;
@@ -114,6 +123,26 @@ pub fn replay(args: &Args) -> Result<ExitCode> {
         bail!("no decision could be asked again");
     }
     Ok(if sum.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Kind and name, if it is an object's.
+fn of_object(object: &str) -> Option<(String, String)> {
+    let (kind, name) = object.split_once('/')?;
+    Some((explain::resource(kind).ok()?.kind, name.to_owned()))
+}
+
+/// What the operator has of late of an object.
+async fn of_late(args: &Args, object: &str) -> Result<Vec<u8>> {
+    let (kind, name) = of_object(object).ok_or_else(|| anyhow!("{object} names no object"))?;
+    let client = stoker_operator::connect().await?;
+    let namespace = args.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let records = decisions::records(&client, &args.reach, &kind, &namespace, &name).await?;
+    if records.is_empty() {
+        bail!(
+            "the operator has no record of {object} in namespace {namespace}: no policy was asked for it of late"
+        );
+    }
+    Ok(records.to_vec())
 }
 
 async fn ask_all(

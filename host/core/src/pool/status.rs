@@ -261,7 +261,9 @@ pub fn status(
     }
     match &facts.signals {
         None => {}
-        Some(None) => c.set("SignalsHealthy", true, "Fetched", "every signal has a number that is new enough"),
+        Some(None) => {
+            c.set("SignalsHealthy", true, "Fetched", "every signal has a number that is new enough")
+        }
         Some(Some(words)) => c.set("SignalsHealthy", false, "NoValue", words.clone()),
     }
     match &facts.template_error {
@@ -372,7 +374,7 @@ pub fn differs(a: &PoolStatus, b: &PoolStatus) -> bool {
                 shadow.compared = 0;
                 shadow.reason = None;
                 if shadow.differs.is_none() {
-                    shadow.would_keep = None;
+                    shadow.would_keep = shadow.would_keep.map(|_| 0);
                 }
             }
         }
