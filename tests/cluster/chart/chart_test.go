@@ -260,6 +260,17 @@ func TestVariablesAreThoseOfTheProgram(t *testing.T) {
 	})
 }
 
+// `stoker explain` forwards a port of these pods.
+func TestTheCommandLineFindsTheOperatorsPodsAndNoOthers(t *testing.T) {
+	forAllValues(t, func(t *testing.T, documents []string) {
+		for _, pod := range templates(t, documents) {
+			if found := pod.Labels["app.kubernetes.io/name"] == "stoker"; found != (pod.Spec.Containers[0].Name == "operator") {
+				t.Errorf("%s is found: %t", pod.Spec.Containers[0].Name, found)
+			}
+		}
+	})
+}
+
 func TestSelectorsFindThePodsOfTheirOwn(t *testing.T) {
 	forAllValues(t, func(t *testing.T, documents []string) {
 		pods := templates(t, documents)
