@@ -35,8 +35,9 @@ release-musl: setup-rust policies ## Build a static operator
 	cargo build --locked --release -p stoker --target x86_64-unknown-linux-musl
 
 .PHONY: crds
-crds: build ## Write the custom resource definitions into crds/
+crds: build ## Write the custom resource definitions into crds/ and the chart
 	target/debug/stoker crds --dir crds
+	cp crds/*.yaml deploy/helm/stoker/files/crds/
 
 .PHONY: simulate-results
 simulate-results: build ## Write examples/simulate/RESULTS.md
