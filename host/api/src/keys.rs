@@ -113,3 +113,6 @@ pub const CRD_REVISION: &str = "stoker.dev/crd-revision";
 
 /// Longest value of a label (Kubernetes: labels and selectors).
 pub const MAX_LABEL_VALUE: usize = 63;
+
+/// Label on the operator's pod that leads, of several.
+pub const LEADER: &str = "stoker.dev/leader";

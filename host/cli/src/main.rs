@@ -5,6 +5,7 @@ mod crds;
 mod decisions;
 mod explain;
 mod flow;
+mod migrate;
 mod objects;
 mod policy;
 mod reports;
@@ -49,6 +50,8 @@ enum Command {
     Policy(policy::Args),
     /// Try policies on a load in a simulated cluster: hours pass in seconds.
     Simulate(simulate::Args),
+    /// Turn manifests of the systems that Stoker replaces into Stoker's.
+    Migrate(migrate::Args),
     /// Begin an execution of a NodeBatchJob now.
     RunNow(run_now::Args),
     /// Compile the component on standard input; the operator runs this for itself, as a child with limits.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::explain(args),
         Command::Policy(args) => policy::policy(args),
         Command::Simulate(args) => simulate::simulate(&args),
+        Command::Migrate(args) => migrate::migrate(args),
         Command::RunNow(args) => run_now::run_now(args),
         Command::Compile { memory_bytes, cpu_seconds } => {
             return stoker_operator::compile_program(memory_bytes, cpu_seconds);

@@ -1,11 +1,13 @@
 //! `stoker run`: the operator.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use stoker_operator::{ClaimOptions, CompileLimits, Options, ReportOptions, SignalOptions};
+use stoker_operator::{ClaimOptions, CompileLimits, LeaseOptions, Options, ReportOptions, SignalOptions};
 
 use crate::service::{self, Logging};
 
@@ -73,8 +75,32 @@ pub struct Args {
     /// The certificates by which signals' servers are trusted where a signal names none, a PEM file.
     #[arg(long, env = "STOKER_SIGNAL_CA_FILE", value_name = "FILE")]
     signal_ca_file: Option<PathBuf>,
+    /// The name of a Lease by which one of several replicas is chosen to lead; the others stand by, with warm caches. Omitted: this
+    /// process is the only one.
+    #[arg(long, env = "STOKER_LEASE", value_name = "NAME")]
+    lease: Option<String>,
+    /// The Lease's namespace. Omitted: that of the pod that this runs in, or of the kubeconfig's current context.
+    #[arg(long, env = "STOKER_LEASE_NAMESPACE", value_name = "NAMESPACE", requires = "lease")]
+    lease_namespace: Option<String>,
+    /// For how long the Lease counts unless it is renewed, in seconds: when a leader dies, another begins after that.
+    #[arg(long, env = "STOKER_LEASE_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(5..=300))]
+    lease_seconds: u64,
+    /// Who this is in the Lease. Omitted: the environment's POD_NAME, else the machine's name with something random.
+    #[arg(long, env = "STOKER_LEASE_IDENTITY", value_name = "IDENTITY")]
+    lease_identity: Option<String>,
     #[command(flatten)]
     logging: Logging,
+}
+
+/// A name that no other replica has.
+fn identity() -> String {
+    if let Ok(pod) = std::env::var("POD_NAME") {
+        return pod;
+    }
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    // A fresh state hashes nothing to a number by chance.
+    let chance = RandomState::new().build_hasher().finish();
+    format!("{machine}-{chance:016x}")
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -94,6 +120,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 url,
                 key_file,
                 ca_file: args.reports_ca_file,
+            }),
+            lease: args.lease.map(|name| LeaseOptions {
+                name,
+                namespace: args.lease_namespace,
+                duration: Duration::from_secs(args.lease_seconds),
+                identity: args.lease_identity.unwrap_or_else(identity),
             }),
             decisions: Some(args.decisions).filter(|l| l != "off" && !l.is_empty()),
             signals: SignalOptions { hosts: args.signal_hosts, ca_file: args.signal_ca_file },

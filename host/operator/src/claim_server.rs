@@ -254,6 +254,10 @@ async fn admitted(
         return Err(Denied::Unknown("there is none".to_owned()).into());
     };
     let account = server.gate.account(token.trim()).await?;
+    if !server.context.leads() {
+        let words = "this replica of the operator stands by and hands out nothing: ask the one that leads";
+        return Err(Reply::new(StatusCode::SERVICE_UNAVAILABLE, "NotLeading", words).after(1));
+    }
     // Right after a start nobody knows which pools there are, nor which claims.
     server.context.listed().await;
     let key = |kind| Key { kind, namespace: namespace.to_owned(), name: name.to_owned() };

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::channel::mpsc;
@@ -25,6 +26,7 @@ use crate::decisions::Decisions;
 use crate::desk::Desk;
 use crate::job_templates::JobTemplates;
 use crate::kept::{Permits, Remembered};
+use crate::lease::LeaseOptions;
 use crate::metrics::Metrics;
 use crate::nodes::NodeIndex;
 use crate::object::{Key, Kind, Pool, PoolKind};
@@ -65,6 +67,8 @@ pub struct Options {
     pub decisions: Option<String>,
     /// Where signals may be fetched from.
     pub signals: SignalOptions,
+    /// How one of several replicas is chosen; None = there is but this one.
+    pub lease: Option<LeaseOptions>,
 }
 
 /// Where signals may be fetched from.
@@ -264,6 +268,8 @@ pub struct Context {
     pub signals: Signals,
     /// What was decided of late.
     pub decisions: Arc<Decisions>,
+    /// This replica leads. Before, it watches, and does nothing.
+    leads: AtomicBool,
     scopes: Vec<Arc<Scope>>,
     pools: Mutex<HashMap<String, Known>>,
 }
@@ -340,8 +346,30 @@ impl Context {
             reports: Reports::default(),
             signals,
             decisions,
+            leads: AtomicBool::new(false),
             pools: Mutex::default(),
         }))
+    }
+
+    /// Whether this replica leads.
+    pub fn leads(&self) -> bool {
+        self.leads.load(Ordering::Acquire)
+    }
+
+    /// Leads from now on: everything is looked at.
+    pub fn lead(&self) {
+        self.leads.store(true, Ordering::Release);
+        self.metrics.leads();
+        for scope in &self.scopes {
+            scope.deployments.ask_all();
+            scope.jobs.ask_all();
+            scope.claims.ask_all();
+            scope.cron_jobs.ask_all();
+            scope.flows.ask_all();
+            scope.templates.ask_all();
+            scope.daemon_jobs.ask_all();
+            scope.node_batch_jobs.ask_all();
+        }
     }
 
     pub fn scopes(&self) -> &[Arc<Scope>] {

@@ -251,6 +251,9 @@ fn on_error(object: Arc<JobTemplate>, error: &kube::Error, context: Arc<Context>
 
 /// Writes the status, if it is to say something else.
 async fn reconcile(object: Arc<JobTemplate>, context: Arc<Context>) -> Result<Next, kube::Error> {
+    if !context.leads() {
+        return Ok(Next::await_change());
+    }
     // Before that, what is missing cannot be known.
     context.children_listed().await;
     let named = named(&object);

@@ -34,6 +34,7 @@ mod job_flows;
 mod job_templates;
 mod kept;
 mod leads;
+mod lease;
 mod members;
 mod metrics;
 mod node_batch_jobs;
@@ -91,6 +92,7 @@ pub mod rehearsal {
 pub use again::WatchBackOff;
 pub use certificates::keep_current;
 pub use context::{ClaimOptions, Options, ReportOptions, SignalOptions};
+pub use lease::LeaseOptions;
 pub use slim_node::SlimNode;
 pub use slim_pod::SlimPod;
 pub use startup::{StartError, connect, may};
@@ -98,6 +100,7 @@ pub use stoker_policy::{CompileLimits, compile_program};
 
 use crate::context::{Context, Looked};
 use crate::kept::control as keep;
+use crate::lease::Contender;
 use crate::object::{Key, PoolKind};
 use crate::observe::watch_children;
 use crate::slim_job::SlimJob;
@@ -115,6 +118,7 @@ pub async fn run(
     let listen = options.listen.clone();
     let claims = options.claims.clone();
     let decisions = options.decisions.clone();
+    let lease = options.lease.clone();
     let context = Context::new(client.clone(), options)?;
     let server = server::serve(listen, context.clone(), stop.clone()).await?;
     let claims = claim_server::serve(claims, context.clone(), stop.clone()).await?;
@@ -140,12 +144,42 @@ pub async fn run(
         tasks.push(tokio::spawn(keep::<NodeBatchJob>(context, scope, stop.clone())));
     }
     tracing::info!(scopes = ?context.scopes().iter().map(|s| s.label()).collect::<Vec<_>>(), "running");
-    join_all(tasks).await;
+    let mut contender = lease.map(|options| Contender::new(client, options));
+    let lead = lead(&context, &mut contender, stop);
+    let mut all = std::pin::pin!(join_all(tasks));
+    tokio::select! {
+        // Whatever is under way is dropped with the process.
+        Some(lost) = lead => return Err(StartError::LeaseLost(lost)),
+        _ = &mut all => {}
+    }
     pool::flush_states(&context).await;
+    if let Some(contender) = contender.as_mut().filter(|_| context.leads()) {
+        contender.release().await;
+    }
     for server in [server, claims, decisions] {
         server.await.ok();
     }
     Ok(())
+}
+
+/// Leads once it is this replica's turn, which without a lease it is at once. It ends with a lease that is lost; None = told to
+/// stop before.
+async fn lead(
+    context: &Arc<Context>,
+    contender: &mut Option<Contender>,
+    stop: watch::Receiver<bool>,
+) -> Option<lease::Lost> {
+    let Some(contender) = contender else {
+        context.lead();
+        return std::future::pending().await;
+    };
+    lease::mark(&context.client, false).await;
+    if !contender.acquire(stop).await {
+        return None;
+    }
+    context.lead();
+    let (lost, ()) = futures::join!(contender.renew(), lease::mark(&context.client, true));
+    Some(lost)
 }
 
 /// Has the pools looked at whose pods answer something else than before.

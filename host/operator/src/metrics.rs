@@ -6,6 +6,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -48,6 +49,7 @@ pub struct Metrics {
     /// Those of signals.
     pub signals: SignalMetrics,
     reaction: Histogram,
+    leader: Gauge,
 }
 
 /// Metrics of signals.
@@ -94,6 +96,8 @@ impl Metrics {
             Unit::Seconds,
             reaction.clone(),
         );
+        let leader = Gauge::default();
+        registry.register("leader", "1 if this replica leads, 0 while it stands by", leader.clone());
         Self {
             registry,
             reconciles,
@@ -108,7 +112,12 @@ impl Metrics {
             node_batches,
             signals,
             reaction,
+            leader,
         }
+    }
+
+    pub fn leads(&self) {
+        self.leader.set(1);
     }
 
     pub fn reconciled(&self, outcome: &str) {

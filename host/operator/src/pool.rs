@@ -150,8 +150,28 @@ impl PoolState {
 
 /// One look at an object.
 pub async fn reconcile<K: PoolKind>(object: Arc<K>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let pool = K::pool(object);
+    if !context.leads() {
+        warm(&pool, &context);
+        return Ok(Action::await_change());
+    }
     context.children_listed().await;
-    look(&K::pool(object), &context).await
+    look(&pool, &context).await
+}
+
+/// Has a pool's policies compiled, for when this replica's turn comes.
+fn warm(pool: &Pool, context: &Arc<Context>) {
+    let key = pool.key();
+    let (wanted, on_trial) = pool.spec().policy.as_ref().map(PolicyRef::roles).unzip();
+    let sources: Vec<Source> = wanted
+        .into_iter()
+        .chain(on_trial.flatten())
+        .filter_map(|wanted| Source::of(&key.namespace, &wanted))
+        .collect();
+    context.policies.release(&key, &sources.iter().collect::<Vec<_>>());
+    for source in &sources {
+        context.policies.content(context, source, key.clone());
+    }
 }
 
 async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileError> {

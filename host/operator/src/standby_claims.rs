@@ -163,6 +163,9 @@ fn pool_key(object: &StandbyClaim) -> Key {
 }
 
 async fn reconcile(object: Arc<StandbyClaim>, context: Arc<Context>) -> Result<Action, ClaimError> {
+    if !context.leads() {
+        return Ok(Action::await_change());
+    }
     context.listed().await;
     let (uid, key) = (object.uid().unwrap_or_default(), pool_key(&object));
     let pool = context.latest(&key);

@@ -66,8 +66,12 @@ pub enum StartError {
     /// The report service's address, key or certificates cannot be used.
     #[error("{0}")]
     Reports(String),
-    #[error("signals: {0}")]
+    /// Signals' authority cannot be used.
+    #[error("{0}")]
     Signals(String),
+    /// Another replica leads now, or may soon.
+    #[error(transparent)]
+    LeaseLost(#[from] crate::lease::Lost),
     /// The folder for the last good policies cannot be used.
     #[error(
         "the policy cache {folder} cannot be used: {error}; make the folder writable or choose another with --policy-cache"

@@ -235,11 +235,8 @@ func TestPodsMeetPodSecurityRestricted(t *testing.T) {
 	})
 }
 
-// Flags that the program is about to get may be named before.
-var announced = []string{"STOKER_LEASE", "STOKER_LEASE_NAMESPACE"}
-
 func TestVariablesAreThoseOfTheProgram(t *testing.T) {
-	flags := slices.Clone(announced)
+	var flags []string
 	for _, file := range []string{"run.rs", "reports.rs", "service.rs"} {
 		source, err := os.ReadFile(filepath.Join(root, "host/cli/src", file))
 		if err != nil {
@@ -288,9 +285,28 @@ func TestSelectorsFindThePodsOfTheirOwn(t *testing.T) {
 			return count
 		}
 		for _, service := range of[corev1.Service](t, documents, "Service") {
+			// This the operator puts on its pod itself.
+			delete(service.Spec.Selector, "stoker.dev/leader")
 			if found(service.Spec.Selector) != 1 {
 				t.Errorf("the Service %s is for other than one kind of pod", service.Name)
 			}
 		}
 	})
+}
+
+func TestClaimsReachTheReplicaThatLeads(t *testing.T) {
+	for replicas, want := range map[string]string{"1": "", "2": "true"} {
+		documents := render(t, "--set", "claims.enabled=true,replicas="+replicas)
+		for _, service := range of[corev1.Service](t, documents, "Service") {
+			if got := service.Spec.Selector["stoker.dev/leader"]; service.Name == "stoker-claims" && got != want {
+				t.Errorf("%s replicas: %q", replicas, got)
+			}
+		}
+		marks := slices.ContainsFunc(templates(t, documents)[0].Spec.Containers[0].Env, func(variable corev1.EnvVar) bool {
+			return variable.Name == "POD_NAMESPACE"
+		})
+		if marks != (want != "") {
+			t.Errorf("%s replicas: the one that leads says so: %t", replicas, marks)
+		}
+	}
 }

@@ -114,6 +114,15 @@ func TestWithNamespacesOnlyWhatHasNoneIsGrantedEverywhere(t *testing.T) {
 	}
 }
 
+func TestTheReplicaThatLeadsMayLabelItsPodOnlyWhereClaimsAreServed(t *testing.T) {
+	leader := func(values string) []string {
+		return roles(t, render(t, "--set", "namespaces={games},"+values))["stoker-system/stoker-leader"]
+	}
+	same(t, "with claims", leader("claims.enabled=true"), []string{"/pods patch"})
+	same(t, "without claims", leader("claims.enabled=false"), nil)
+	same(t, "with one replica", leader("claims.enabled=true,replicas=1"), nil)
+}
+
 func TestSecretsMayBeNamed(t *testing.T) {
 	got := roles(t, render(t, "--set", "features.redisCredentials.namespaces={n},features.redisCredentials.secretNames={a,b}"))
 	same(t, "credentials", got["n/stoker-redis-credentials"], []string{"/secrets get a,b"})

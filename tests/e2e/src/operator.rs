@@ -92,6 +92,28 @@ impl Operator {
         self.child.wait().ok();
     }
 
+    /// Asks it to stop, as the kubelet does.
+    pub fn terminate(&self) {
+        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw) {
+            // An error means that it has ended already.
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
+        }
+    }
+
+    /// Waits until it has ended; true = well.
+    pub async fn ended(&mut self) -> Result<bool> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.success());
+            }
+            if began.elapsed() > DEADLINE {
+                bail!("the operator does not end:\n{}", self.log_tail());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Kills it and starts another.
     pub fn restart(&mut self) -> Result<()> {
         self.kill();

@@ -103,6 +103,8 @@ struct Shared {
     upstream: Client,
     random: Mutex<Random>,
     faults: watch::Sender<Vec<Fault>>,
+    /// Nothing gets through in either direction.
+    dark: watch::Sender<bool>,
     done: Mutex<BTreeMap<Fault, usize>>,
 }
 
@@ -138,6 +140,7 @@ impl Proxy {
             upstream,
             random: Mutex::new(random),
             faults: watch::channel(Vec::new()).0,
+            dark: watch::channel(false).0,
             done: Mutex::default(),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -152,6 +155,11 @@ impl Proxy {
     /// From now on these go wrong, in watches that last already, too. None: all is well.
     pub fn spoil(&self, faults: &[Fault]) {
         self.shared.faults.send_replace(faults.to_vec());
+    }
+
+    /// From now on nothing gets through in either direction, and nobody is told so.
+    pub fn cut_off(&self) {
+        self.shared.dark.send_replace(true);
     }
 
     /// How often each fault happened.
@@ -182,6 +190,12 @@ impl Shared {
 
     fn count(&self, fault: Fault) {
         *lock(&self.done).entry(fault).or_default() += 1;
+    }
+
+    /// Waits until something gets through.
+    async fn light(&self) {
+        // The sender lives as long as this.
+        self.dark.subscribe().wait_for(|dark| !*dark).await.ok();
     }
 
     fn on(&self, fault: Fault) -> bool {
@@ -217,6 +231,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Cut> {
+    shared.light().await;
     let method = request.method().clone();
     let watches = request.uri().query().is_some_and(|q| q.split('&').any(|p| p.starts_with("watch=")));
     let fault = shared.draw(&method, watches);
@@ -249,6 +264,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         return Ok(Response::from_parts(parts, StreamBody::new(out).boxed_unsync()));
     }
     let whole = body.collect().await.map_err(|_| Cut)?.to_bytes();
+    shared.light().await;
     match fault {
         Some(Fault::CutAfter) => Err(Cut),
         Some(Fault::BrokenAfter) => {
@@ -273,6 +289,7 @@ async fn relay(
         tokio::select! {
             frame = body.frame() => match frame {
                 Some(Ok(frame)) => {
+                    shared.light().await;
                     if shared.on(Fault::Late) && lock(&shared.random).percent(CHANCE) {
                         shared.count(Fault::Late);
                         sleep(shared.millis(50, 1000)).await;

@@ -68,7 +68,9 @@ pub async fn control<K: Keeper>(context: Arc<Context>, scope: Arc<Scope>, mut st
 
 /// Forgets an object that is gone.
 fn forget<K: Keeper>(context: &Arc<Context>, key: &Key) {
-    orphans::end::<K>(context, key);
+    if context.leads() {
+        orphans::end::<K>(context, key);
+    }
     for uid in K::remembered(context).forget(key) {
         context.owners.forget(&uid);
     }
@@ -85,6 +87,9 @@ fn on_error<K: Keeper>(object: Arc<K>, error: &KeptError, context: Arc<Context>)
 }
 
 async fn reconcile<K: Keeper>(shown: Arc<K>, context: Arc<Context>) -> Result<Next, KeptError> {
+    if !context.leads() {
+        return Ok(Next::await_change());
+    }
     context.children_listed().await;
     let (uid, key) = (shown.uid().unwrap_or_default(), key(&*shown));
     let memory = K::remembered(&context).of(&uid, &key);
