@@ -122,7 +122,7 @@ fn a_component_is_looked_into() {
     let said = folder.stoker(&["inspect", "builtin:learned-lead"]);
     assert_eq!(said.code, Some(0), "{said:?}");
     for words in
-        ["decides     warm-up\n", "contract    stoker:policy@0.1.0\n", "digest      sha256:", "\"quantile\""]
+        ["decides     warm-up\n", "contract    stoker:policy@1.0.0\n", "digest      sha256:", "\"quantile\""]
     {
         assert!(said.out.contains(words), "{words}: {}", said.out);
     }

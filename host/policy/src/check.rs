@@ -13,7 +13,7 @@ const DECISIONS: [&str; 3] = ["scaling", "busyness", "warm-up"];
 const CONTRACT_IMPORTS: [&str; 2] = ["stoker:policy/log", "stoker:policy/types"];
 const PACKAGE: &str = "stoker:policy/";
 /// Version of the contract that is spoken, without the patch level.
-const CONTRACT_VERSION: &str = "0.1";
+const CONTRACT_VERSION: &str = "1.0";
 /// Version of WASI that is served.
 const WASI_VERSION: &str = "0.2";
 /// Problems that are told; the others are counted.
@@ -66,10 +66,10 @@ pub(crate) fn check(bytes: &[u8], max_bytes: usize) -> Result<(), Refusal> {
     kind(bytes)?;
     let Surface { has_settings, decides, mut problems } = surface(bytes)?;
     if !has_settings {
-        problems.note(|| "exports no settings of stoker:policy@0.1.0, which every policy needs".into());
+        problems.note(|| "exports no settings of stoker:policy@1.0.0, which every policy needs".into());
     }
     if !decides {
-        problems.note(|| "exports none of scaling, busyness, warm-up of stoker:policy@0.1.0".into());
+        problems.note(|| "exports none of scaling, busyness, warm-up of stoker:policy@1.0.0".into());
     }
     problems.result()
 }

@@ -47,7 +47,7 @@ pub enum Refusal {
     #[error("the component is damaged or cut short: {0}; build and upload it again")]
     Damaged(String),
     /// It does not keep to the contract in `wit/`.
-    #[error("the component does not fit the contract stoker:policy@0.1.0: {0}")]
+    #[error("the component does not fit the contract stoker:policy@1.0.0: {0}")]
     Contract(String),
     /// The compiler gave up.
     #[error("the component does not compile: {0}")]

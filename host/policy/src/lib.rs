@@ -52,4 +52,4 @@ pub use record::{Comparison, Exchange, Fault, Outcome, RECORD_VERSION, Record, R
 pub use surface::Surface;
 
 /// The contract that this host speaks.
-pub const CONTRACT: &str = "stoker:policy@0.1.0";
+pub const CONTRACT: &str = "stoker:policy@1.0.0";

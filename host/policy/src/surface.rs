@@ -13,9 +13,9 @@ const MAX_NAME: usize = 200;
 /// The names that a component imports and exports, in its order, at most 64 of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surface {
-    /// What it exports, such as `stoker:policy/scaling@0.1.0`.
+    /// What it exports, such as `stoker:policy/scaling@1.0.0`.
     pub exports: Vec<String>,
-    /// What it imports, such as `stoker:policy/log@0.1.0`.
+    /// What it imports, such as `stoker:policy/log@1.0.0`.
     pub imports: Vec<String>,
 }
 
@@ -64,8 +64,8 @@ mod tests {
     #[test]
     fn the_names_of_a_built_in_are_told_and_not_those_within_it() {
         let surface = Surface::of(crate::builtin::bytes("buffer").unwrap()).unwrap();
-        assert!(surface.exports.iter().any(|name| name == "stoker:policy/scaling@0.1.0"), "{surface:?}");
-        assert!(surface.exports.iter().any(|name| name == "stoker:policy/settings@0.1.0"), "{surface:?}");
+        assert!(surface.exports.iter().any(|name| name == "stoker:policy/scaling@1.0.0"), "{surface:?}");
+        assert!(surface.exports.iter().any(|name| name == "stoker:policy/settings@1.0.0"), "{surface:?}");
         let foreign = |name: &&String| !name.starts_with("stoker:policy/") && !name.starts_with("wasi:");
         let names = surface.exports.iter().chain(&surface.imports);
         assert_eq!(names.filter(foreign).collect::<Vec<_>>(), Vec::<&String>::new());

@@ -105,7 +105,7 @@ fn tells_time_and_chance() -> Guest {
                     }
                 world: import wasi:random/random@0.2.6; import wasi:clocks/wall-clock@0.2.6;
                     import wasi:clocks/monotonic-clock@0.2.6;
-                    include stoker:policy/scaling-policy@0.1.0;",
+                    include stoker:policy/scaling-policy@1.0.0;",
         imports: r#"
             (import "wasi:random/random@0.2.6" "get-random-u64" (func $random (result i64)))
             (import "wasi:clocks/wall-clock@0.2.6" "now" (func $wall (param i32)))
@@ -149,7 +149,7 @@ async fn another_pool_or_another_time_gets_other_random_numbers() {
 #[tokio::test]
 async fn what_a_guest_logs_is_kept_with_the_answer() {
     let (host, policy) = loaded(Guest {
-        imports: r#"(import "stoker:policy/log@0.1.0" "write" (func $write (param i32 i32 i32)))"#,
+        imports: r#"(import "stoker:policy/log@1.0.0" "write" (func $write (param i32 i32 i32)))"#,
         scale: "(call $write (i32.const 2) (i32.const 16) (i32.const 4))",
         ..Guest::default()
     })
@@ -174,7 +174,7 @@ fn says_and(then: &'static str) -> Guest {
                     interface stderr { use wasi:io/streams@0.2.6.{output-stream}; get-stderr: func() -> output-stream; }
                 package: wasi:filesystem@0.2.6; interface types { remove-everything: func(); }
                 world: import wasi:cli/stderr@0.2.6; import wasi:cli/exit@0.2.6; import wasi:filesystem/types@0.2.6;
-                    include stoker:policy/scaling-policy@0.1.0;",
+                    include stoker:policy/scaling-policy@1.0.0;",
         imports: r#"
             (import "wasi:cli/stderr@0.2.6" "get-stderr" (func $stderr (result i32)))
             (import "wasi:cli/exit@0.2.6" "exit" (func $exit (param i32)))

@@ -62,15 +62,20 @@ async fn a_component_past_the_size_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn another_major_version_of_the_contract_is_named() {
-    let words = words(Guest { version: "2.0.0", ..Guest::default() }).await;
-    assert!(words.contains("exports stoker:policy/scaling@2.0.0, this host speaks 0.1.x"), "{words}");
-    assert!(words.contains("exports stoker:policy/settings@2.0.0, this host speaks 0.1.x"), "{words}");
+async fn another_version_of_the_contract_is_named() {
+    // 0.1 was before the contract was settled.
+    for version in ["0.1.0", "1.1.0", "2.0.0"] {
+        let words = words(Guest { version, ..Guest::default() }).await;
+        for interface in ["scaling", "settings"] {
+            let named = format!("exports stoker:policy/{interface}@{version}, this host speaks 1.0.x");
+            assert!(words.contains(&named), "{words}");
+        }
+    }
 }
 
 #[tokio::test]
 async fn a_later_patch_level_of_the_contract_is_taken() {
-    let policy = host().load(Guest { version: "0.1.7", ..Guest::default() }.bytes()).await.unwrap();
+    let policy = host().load(Guest { version: "1.0.7", ..Guest::default() }.bytes()).await.unwrap();
     assert!(policy.exports().scaling);
 }
 
@@ -78,7 +83,7 @@ async fn a_later_patch_level_of_the_contract_is_taken() {
 async fn an_import_that_no_policy_gets_is_named() {
     let words = words(Guest {
         world: "package: wasi:sockets@0.2.3; interface tcp { connect: func(); }
-                world: import wasi:sockets/tcp@0.2.3; include stoker:policy/scaling-policy@0.1.0;",
+                world: import wasi:sockets/tcp@0.2.3; include stoker:policy/scaling-policy@1.0.0;",
         imports: r#"(import "wasi:sockets/tcp@0.2.3" "connect" (func $connect))"#,
         scale: "(call $connect)",
         ..Guest::default()
@@ -91,7 +96,7 @@ async fn an_import_that_no_policy_gets_is_named() {
 async fn a_served_interface_of_another_type_is_refused() {
     let refusal = refusal(Guest {
         world: "package: wasi:random@0.2.3; interface random { get-random-u64: func() -> string; }
-                world: import wasi:random/random@0.2.3; include stoker:policy/scaling-policy@0.1.0;",
+                world: import wasi:random/random@0.2.3; include stoker:policy/scaling-policy@1.0.0;",
         imports: r#"(import "wasi:random/random@0.2.3" "get-random-u64" (func $random (param i32)))"#,
         scale: "(call $random (i32.const 0))",
         ..Guest::default()
@@ -102,13 +107,13 @@ async fn a_served_interface_of_another_type_is_refused() {
 
 #[tokio::test]
 async fn a_component_without_a_decision_is_refused() {
-    let words = words(Guest { world: "export stoker:policy/settings@0.1.0;", ..Guest::default() }).await;
-    assert!(words.contains("exports none of scaling, busyness, warm-up of stoker:policy@0.1.0"), "{words}");
+    let words = words(Guest { world: "export stoker:policy/settings@1.0.0;", ..Guest::default() }).await;
+    assert!(words.contains("exports none of scaling, busyness, warm-up of stoker:policy@1.0.0"), "{words}");
 }
 
 #[tokio::test]
 async fn a_component_without_settings_is_refused() {
-    let words = words(Guest { world: "export stoker:policy/scaling@0.1.0;", ..Guest::default() }).await;
+    let words = words(Guest { world: "export stoker:policy/scaling@1.0.0;", ..Guest::default() }).await;
     assert!(words.contains("exports no settings"), "{words}");
 }
 
@@ -226,7 +231,7 @@ async fn a_refusal_is_remembered() {
     // Passes the check of names, and fails when it is linked.
     let bytes = Guest {
         world: "package: wasi:random@0.2.3; interface random { get-random-u64: func() -> string; }
-                world: import wasi:random/random@0.2.3; include stoker:policy/scaling-policy@0.1.0;",
+                world: import wasi:random/random@0.2.3; include stoker:policy/scaling-policy@1.0.0;",
         imports: r#"(import "wasi:random/random@0.2.3" "get-random-u64" (func $random (param i32)))"#,
         scale: "(call $random (i32.const 0))",
         ..Guest::default()

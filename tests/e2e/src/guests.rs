@@ -68,7 +68,7 @@ pub fn spends() -> Vec<u8> {
     let (pod_size, size) = (evidence.size, verdict.size);
     // Zeros are no reason, no slots and no time; the answer is built in memory that is zero.
     let more = format!(
-        r#"(func (export "stoker:policy/busyness@0.1.0#classify") (param $input i32) (result i32)
+        r#"(func (export "stoker:policy/busyness@1.0.0#classify") (param $input i32) (result i32)
             (local $left i32) (local $pod i32) (local $verdict i32)
             (local.set $left (i32.load offset={} (local.get $input)))
             (local.set $pod (i32.load offset={pods} (local.get $input)))
@@ -87,7 +87,7 @@ pub fn spends() -> Vec<u8> {
         pods + 4,
         ANSWER + 4,
     );
-    let world = "include stoker:policy/busyness-policy@0.1.0;";
+    let world = "include stoker:policy/busyness-policy@1.0.0;";
     Guest { world, more: more.leak(), ..Guest::default() }.bytes().to_vec()
 }
 

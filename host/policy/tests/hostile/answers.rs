@@ -94,7 +94,7 @@ fn traps() -> Vec<Case> {
         guest(
             "a trap after scale",
             Guest {
-                more: r#"(func (export "cabi_post_stoker:policy/scaling@0.1.0#scale") (param i32)
+                more: r#"(func (export "cabi_post_stoker:policy/scaling@1.0.0#scale") (param i32)
                     unreachable)"#,
                 ..Guest::default()
             },

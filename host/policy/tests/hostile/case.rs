@@ -80,7 +80,7 @@ impl Case {
     }
 
     pub fn misfits(self, words: &str) -> Self {
-        let message = format!("the component does not fit the contract stoker:policy@0.1.0: {words}");
+        let message = format!("the component does not fit the contract stoker:policy@1.0.0: {words}");
         self.refused("contract", message)
     }
 
@@ -255,12 +255,12 @@ pub const VERDICT: u32 = 4352;
 pub fn classify(body: impl AsRef<str>) -> Guest {
     let body = body.as_ref();
     let more = format!(
-        r#"(func (export "stoker:policy/busyness@0.1.0#classify") (param $input i32) (result i32)
+        r#"(func (export "stoker:policy/busyness@1.0.0#classify") (param $input i32) (result i32)
             {} {} {body} (i32.const {VERDICTS}))"#,
         set(VERDICTS, VERDICT),
         set(VERDICTS + 4, 3),
     );
-    Guest { world: "include stoker:policy/busyness-policy@0.1.0;", more: more.leak(), ..Guest::default() }
+    Guest { world: "include stoker:policy/busyness-policy@1.0.0;", more: more.leak(), ..Guest::default() }
 }
 
 /// Where `lead` answers.
@@ -270,10 +270,10 @@ pub const LEAD: u32 = 4096;
 pub fn lead(body: impl AsRef<str>) -> Guest {
     let body = body.as_ref();
     let more = format!(
-        r#"(func (export "stoker:policy/warm-up@0.1.0#lead") (param $input i32) (result i32)
+        r#"(func (export "stoker:policy/warm-up@1.0.0#lead") (param $input i32) (result i32)
             {body} (i32.const {LEAD}))"#
     );
-    Guest { world: "include stoker:policy/warm-up-policy@0.1.0;", more: more.leak(), ..Guest::default() }
+    Guest { world: "include stoker:policy/warm-up-policy@1.0.0;", more: more.leak(), ..Guest::default() }
 }
 
 /// Stores a number of 32 bits.

@@ -35,13 +35,13 @@ fn loops() -> Vec<Case> {
         .times_out(Step::Scale),
         more(
             "a loop after describe",
-            r#"(func (export "cabi_post_stoker:policy/settings@0.1.0#describe") (param i32)
+            r#"(func (export "cabi_post_stoker:policy/settings@1.0.0#describe") (param i32)
                 (loop $again (br $again)))"#,
         )
         .times_out(Load),
         more(
             "a loop after scale",
-            r#"(func (export "cabi_post_stoker:policy/scaling@0.1.0#scale") (param i32)
+            r#"(func (export "cabi_post_stoker:policy/scaling@1.0.0#scale") (param i32)
                 (loop $again (br $again)))"#,
         )
         .times_out(Step::Scale),
@@ -224,7 +224,7 @@ fn large_frame() -> String {
     format!("(func $large (param i64) (result i64) {locals} {set} {call} {add})")
 }
 
-const LOG: &str = r#"(import "stoker:policy/log@0.1.0" "write" (func $write (param i32 i32 i32)))"#;
+const LOG: &str = r#"(import "stoker:policy/log@1.0.0" "write" (func $write (param i32 i32 i32)))"#;
 
 fn logs() -> Vec<Case> {
     let logs = |name, scale| guest(name, Guest { imports: LOG, scale, ..Guest::default() });

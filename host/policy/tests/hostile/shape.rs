@@ -5,8 +5,8 @@ use wasmparser::{Parser, Payload};
 use crate::case::{Case, case, guest};
 use crate::fixtures::Guest;
 
-const NO_SETTINGS: &str = "exports no settings of stoker:policy@0.1.0, which every policy needs";
-const NO_DECISION: &str = "exports none of scaling, busyness, warm-up of stoker:policy@0.1.0";
+const NO_SETTINGS: &str = "exports no settings of stoker:policy@1.0.0, which every policy needs";
+const NO_DECISION: &str = "exports none of scaling, busyness, warm-up of stoker:policy@1.0.0";
 
 pub fn rows() -> Vec<Case> {
     [worlds(), versions(), types(), imports(), nesting()].concat()
@@ -21,19 +21,19 @@ fn worlds() -> Vec<Case> {
     let neither = format!("{NO_SETTINGS}; {NO_DECISION}");
     vec![
         text("exports nothing", "(component)").misfits(&neither),
-        world("exports settings and no decision", "export stoker:policy/settings@0.1.0;")
+        world("exports settings and no decision", "export stoker:policy/settings@1.0.0;")
             .misfits(NO_DECISION),
-        world("exports a decision and no settings", "export stoker:policy/scaling@0.1.0;")
+        world("exports a decision and no settings", "export stoker:policy/scaling@1.0.0;")
             .misfits(NO_SETTINGS),
         text("exports empty instances of the right names", &format!("(component {NAMES})")).misfits(
-            "instance export `stoker:policy/settings@0.1.0` does not have export `describe`; \
+            "instance export `stoker:policy/settings@1.0.0` does not have export `describe`; \
             build it against the wit/ folder of this release",
         ),
         text(
             "exports components of the right names",
             r#"(component (component $empty)
-                (export "stoker:policy/settings@0.1.0" (component $empty))
-                (export "stoker:policy/scaling@0.1.0" (component $empty)))"#,
+                (export "stoker:policy/settings@1.0.0" (component $empty))
+                (export "stoker:policy/scaling@1.0.0" (component $empty)))"#,
         )
         .misfits(&neither),
         text(
@@ -46,30 +46,30 @@ fn worlds() -> Vec<Case> {
 
 /// Instances that have no more than the right names.
 pub const NAMES: &str = r#"(instance $empty)
-    (export "stoker:policy/settings@0.1.0" (instance $empty))
-    (export "stoker:policy/scaling@0.1.0" (instance $empty))"#;
+    (export "stoker:policy/settings@1.0.0" (instance $empty))
+    (export "stoker:policy/scaling@1.0.0" (instance $empty))"#;
 
 fn versions() -> Vec<Case> {
     let version =
         |version| guest(&format!("version {version} of the contract"), Guest { version, ..Guest::default() });
     let other = |other: &'static str| {
         version(other).misfits(&format!(
-            "imports stoker:policy/types@{other}, this host serves 0.1.x; \
-            exports stoker:policy/settings@{other}, this host speaks 0.1.x; \
-            exports stoker:policy/scaling@{other}, this host speaks 0.1.x"
+            "imports stoker:policy/types@{other}, this host serves 1.0.x; \
+            exports stoker:policy/settings@{other}, this host speaks 1.0.x; \
+            exports stoker:policy/scaling@{other}, this host speaks 1.0.x"
         ))
     };
     let patch = |patch| format!(r#"(export "stoker:policy/scaling@9.0.{patch}" (instance $empty))"#);
     let thousand: String = (0..1_000).map(patch).collect();
     let told: String = (0..8)
-        .map(|patch| format!("exports stoker:policy/scaling@9.0.{patch}, this host speaks 0.1.x; "))
+        .map(|patch| format!("exports stoker:policy/scaling@9.0.{patch}, this host speaks 1.0.x; "))
         .collect();
     vec![
-        other("0.2.0"),
-        other("1.0.0"),
+        other("0.1.0"),
+        other("1.1.0"),
         other("2.0.0"),
-        other("0.1.0-rc.1"),
-        version("0.1.99"),
+        other("1.0.0-rc.1"),
+        version("1.0.99"),
         text("a thousand exports of other versions", &format!("(component (instance $empty) {thousand})"))
             .misfits(&format!("{told}and 993 more problems")),
     ]
@@ -78,7 +78,7 @@ fn versions() -> Vec<Case> {
 /// The right names with other types.
 fn types() -> Vec<Case> {
     let mistaken = |name, (right, wrong), words: &str| {
-        let more = r#"(export "stoker:policy/scaling@0.1.0#size" (func $scale))"#;
+        let more = r#"(export "stoker:policy/scaling@1.0.0#size" (func $scale))"#;
         guest(name, Guest { mistakes: (right, wrong), more, ..Guest::default() })
             .misfits(&format!("{words}; build it against the wit/ folder of this release"))
     };
@@ -128,7 +128,7 @@ fn types() -> Vec<Case> {
         mistaken(
             "scale under another name",
             ("scale: func(", "size: func("),
-            "instance export `stoker:policy/scaling@0.1.0` does not have export `scale`",
+            "instance export `stoker:policy/scaling@1.0.0` does not have export `scale`",
         ),
     ]
 }
@@ -163,10 +163,10 @@ fn imports() -> Vec<Case> {
         instance("wasi:sockets/tcp@0.2.0"),
         instance("wasi:http/outgoing-handler@0.2.0"),
         instance("wasi:keyvalue/store@0.2.0-draft"),
-        instance("stoker:policy/secrets@0.1.0"),
+        instance("stoker:policy/secrets@1.0.0"),
         version("wasi:cli/environment@0.3.0", "0.2.x"),
         version("wasi:cli/environment", "0.2.x"),
-        version("stoker:policy/log@2.0.0", "0.1.x"),
+        version("stoker:policy/log@2.0.0", "1.0.x"),
         denied("imports a function of the host", r#"(import "read-secret" (func))"#, "read-secret"),
         denied(
             "imports a core module",
@@ -194,13 +194,13 @@ fn imports() -> Vec<Case> {
         ),
         exporting(
             "imports a function more of log",
-            "stoker:policy/log@0.1.0",
+            "stoker:policy/log@1.0.0",
             r#""read" (func (result string))"#,
             "instance export `read` has the wrong type: function implementation is missing",
         ),
         exporting(
             "imports log with other types",
-            "stoker:policy/log@0.1.0",
+            "stoker:policy/log@1.0.0",
             r#""write" (func (param "level" u64))"#,
             "instance export `write` has the wrong type: type mismatch with parameters: expected 2-tuple, \
             found 1-tuple",
@@ -213,12 +213,12 @@ fn imports() -> Vec<Case> {
         ),
         importing(
             "imports a function of 90,000 bytes",
-            &format!(r#"(import "stoker:policy/log@0.1.0" (instance (export "{long}" (func))))"#),
+            &format!(r#"(import "stoker:policy/log@1.0.0" (instance (export "{long}" (func))))"#),
         )
         .misfits(&format!(
             "{:.1024}…; build it against the wit/ folder of this release",
             format!(
-                "component imports instance `stoker:policy/log@0.1.0`, but a matching implementation was not \
+                "component imports instance `stoker:policy/log@1.0.0`, but a matching implementation was not \
                 found in the linker: instance export `{long}"
             )
         )),

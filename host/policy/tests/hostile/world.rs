@@ -18,7 +18,7 @@ fn surroundings() -> Vec<Case> {
             get-arguments: func() -> list<string>;
             initial-cwd: func() -> option<string>;
         }
-        world: import wasi:cli/environment@0.2.6; include stoker:policy/scaling-policy@0.1.0;";
+        world: import wasi:cli/environment@0.2.6; include stoker:policy/scaling-policy@1.0.0;";
     let files = "package: wasi:filesystem@0.2.6;
             interface types {
                 resource descriptor { open-at: func(path: string) -> result<descriptor, u8>; }
@@ -29,7 +29,7 @@ fn surroundings() -> Vec<Case> {
                 get-directories: func() -> list<tuple<descriptor, string>>;
             }
         world: import wasi:filesystem/types@0.2.6; import wasi:filesystem/preopens@0.2.6;
-            include stoker:policy/scaling-policy@0.1.0;";
+            include stoker:policy/scaling-policy@1.0.0;";
     let file_imports = r#"
         (import "wasi:filesystem/preopens@0.2.6" "get-directories" (func $directories (param i32)))
         (import "wasi:filesystem/types@0.2.6" "filesystem-error-code" (func $code (param i32 i32)))
@@ -85,7 +85,7 @@ const CLOCKS: &str = "package: wasi:random@0.2.6;
         }
     world: import wasi:random/random@0.2.6; import wasi:clocks/wall-clock@0.2.6;
         import wasi:clocks/monotonic-clock@0.2.6; import wasi:io/poll@0.2.6;
-        include stoker:policy/scaling-policy@0.1.0;";
+        include stoker:policy/scaling-policy@1.0.0;";
 const CLOCK_IMPORTS: &str = r#"
     (import "wasi:random/random@0.2.6" "get-random-u64" (func $random (result i64)))
     (import "wasi:random/random@0.2.6" "get-random-bytes" (func $bytes (param i64 i32)))
@@ -176,7 +176,7 @@ fn streams() -> Vec<Case> {
                 use wasi:io/streams@0.2.6.{output-stream}; get-stdout: func() -> output-stream;
             }
         world: import wasi:cli/stdin@0.2.6; import wasi:cli/stdout@0.2.6; import wasi:cli/exit@0.2.6;
-            include stoker:policy/scaling-policy@0.1.0;";
+            include stoker:policy/scaling-policy@1.0.0;";
     let imports = r#"
         (import "wasi:cli/stdin@0.2.6" "get-stdin" (func $stdin (result i32)))
         (import "wasi:cli/stdout@0.2.6" "get-stdout" (func $stdout (result i32)))
@@ -236,7 +236,7 @@ fn long_name() -> Guest {
     let name = "a".repeat(50_000);
     let world = format!(
         "package: wasi:filesystem@0.2.6; interface types {{ {name}: func(); }}
-        world: import wasi:filesystem/types@0.2.6; include stoker:policy/scaling-policy@0.1.0;"
+        world: import wasi:filesystem/types@0.2.6; include stoker:policy/scaling-policy@1.0.0;"
     );
     let imports = format!(r#"(import "wasi:filesystem/types@0.2.6" "{name}" (func $call))"#);
     Guest { world: world.leak(), imports: imports.leak(), scale: "(call $call)", ..Guest::default() }
