@@ -5,6 +5,8 @@ include hack/cluster.mk
 include hack/policies.mk
 include hack/gate.mk
 include hack/demo.mk
+include hack/chart.mk
+include hack/image.mk
 
 .PHONY: help
 help: ## List the targets
@@ -33,8 +35,9 @@ release-musl: setup-rust policies ## Build a static operator
 	cargo build --locked --release -p stoker --target x86_64-unknown-linux-musl
 
 .PHONY: crds
-crds: build ## Write the custom resource definitions into crds/
+crds: build ## Write the custom resource definitions into crds/ and the chart
 	target/debug/stoker crds --dir crds
+	cp crds/*.yaml deploy/helm/stoker/files/crds/
 
 .PHONY: simulate-results
 simulate-results: build ## Write examples/simulate/RESULTS.md
@@ -48,7 +51,7 @@ fmt: ## Format the code
 	cd tests/cluster && gofmt -w .
 
 .PHONY: lint
-lint: setup-rust policies ## Check format and lints
+lint: setup-rust policies chart-lint ## Check format and lints
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cd tests/cluster && test -z "$$(gofmt -l .)" && go vet ./...
@@ -61,8 +64,9 @@ generated: build ## Check that generated files are current
 
 .PHONY: unit
 # The program of the cluster answers for Kubernetes' cron library; the cluster itself need not run.
-unit: build gate cluster-setup ## Test everything that needs no cluster
-	cd tests/cluster && go test ./...
+# Go keeps results of tests, and does not see that the chart changes.
+unit: build gate cluster-setup setup-chart ## Test everything that needs no cluster
+	cd tests/cluster && go test -count=1 ./...
 	cargo test --locked --workspace
 	cargo test --locked --workspace --test differential -- --ignored
 

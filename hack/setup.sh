@@ -2,11 +2,12 @@
 # Installs what building and testing need and this machine lacks. Safe to run again: what is there
 # is left alone, and a second run ends at once.
 #
-#   hack/setup.sh [all|packages|rust|cluster|cargo-component|cargo-fuzz]...     (default: all)
+#   hack/setup.sh [all|packages|rust|cluster|chart|cargo-component|cargo-fuzz]...     (default: all)
 #
 # packages         Debian packages (needs root; otherwise says what is missing)
 # rust             rustup targets and components
 # cluster          packages, and the test cluster's programs in target/cluster/bin
+# chart            packages, and helm in target/cluster/bin
 # cargo-component  the tool for authors of policies, in target/tools
 # cargo-fuzz       the fuzzer, in target/tools
 set -euf
@@ -14,13 +15,14 @@ cd "$(dirname "$0")/.."
 root=$PWD
 bin=$root/target/cluster/bin
 
-packages='runc containernetworking-plugins nftables busybox-static iproute2 musl-tools iptables conntrack g++ redis-server prometheus'
+packages='runc containernetworking-plugins nftables busybox-static iproute2 musl-tools iptables conntrack g++ redis-server prometheus lua5.1'
 programs='python3:python3 node:nodejs' # for the examples of claims, from wherever they are
 rust_targets='wasm32-unknown-unknown wasm32-wasip2 wasm32-wasip1 x86_64-unknown-linux-musl aarch64-unknown-linux-musl'
 rust_components='rustfmt clippy'
 cargo_component=0.21.1
 cargo_fuzz=0.13.2
 containerd=v2.3.7
+helm=v3.22.0
 kubernetes=v1.36.3 # go.mod says which one is built; this is what it calls itself
 
 # step WHAT COMMAND... runs a command quietly and says how long it took, or what it said if it fails.
@@ -125,7 +127,7 @@ setup_cluster() {
 		echo "$containerd" >"$bin/.containerd-version"
 	fi
 	version=k8s.io/component-base/version
-	if newer "$bin/stoker-cluster" tests/cluster '-not -path */busyserver/* -not -name *_test.go'; then
+	if newer "$bin/stoker-cluster" tests/cluster '-not -path */busyserver/* -not -path */ociimage/* -not -name *_test.go'; then
 		step 'stoker-cluster (the first time some minutes)' build_go "$bin/stoker-cluster" . \
 			-ldflags "-s -w -X $version.gitVersion=$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=36"
 	fi
@@ -138,22 +140,39 @@ setup_cluster() {
 	fi
 }
 
+setup_chart() {
+	setup_packages
+	need go 'see https://go.dev/dl'
+	mkdir -p "$bin"
+	if [ ! -x "$bin/helm" ] || [ "$(cat "$bin/.helm-version" 2>/dev/null)" != "$helm" ]; then
+		minor=${kubernetes#v1.}
+		capabilities=helm.sh/helm/v3/pkg/chartutil
+		step "helm $helm (1 to 2 min)" env GOBIN="$bin" go install -ldflags "-s -w \
+			-X helm.sh/helm/v3/internal/version.version=$helm \
+			-X $capabilities.k8sVersionMajor=1 -X $capabilities.k8sVersionMinor=${minor%.*}" \
+			helm.sh/helm/v3/cmd/helm@"$helm"
+		echo "$helm" >"$bin/.helm-version"
+	fi
+}
+
 [ $# -gt 0 ] || set -- all
 for part in "$@"; do
 	case $part in
 	packages) setup_packages ;;
 	rust) setup_rust ;;
 	cluster) setup_cluster ;;
+	chart) setup_chart ;;
 	cargo-component) cargo_tool cargo-component "$cargo_component" ;;
 	cargo-fuzz) cargo_tool cargo-fuzz "$cargo_fuzz" ;;
 	all)
 		setup_rust
 		setup_cluster
+		setup_chart
 		cargo_tool cargo-component "$cargo_component"
 		cargo_tool cargo-fuzz "$cargo_fuzz"
 		;;
 	*)
-		echo "usage: $0 [all|packages|rust|cluster|cargo-component]..." >&2
+		echo "usage: $0 [all|packages|rust|cluster|chart|cargo-component|cargo-fuzz]..." >&2
 		exit 2
 		;;
 	esac

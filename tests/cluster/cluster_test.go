@@ -2,7 +2,6 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
 	"crypto/x509"
 	"encoding/json"
@@ -20,6 +19,8 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
+
+	"stoker.dev/tests/cluster/imagetar"
 )
 
 func TestTwoCheckoutsShareNothing(t *testing.T) {
@@ -155,73 +156,13 @@ func TestConfigurationsAreFilledAndReadable(t *testing.T) {
 	}
 }
 
-func TestAnImageArchiveIsCompleteAndAlwaysTheSame(t *testing.T) {
-	i := busyboxFiles([]byte("program"), []string{"bin/busybox", "bin/sh", "usr/bin/wget"})
-	var first, second bytes.Buffer
-	if err := i.write(&first); err != nil {
-		t.Fatal(err)
-	}
-	if err := i.write(&second); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(first.Bytes(), second.Bytes()) {
-		t.Error("two archives of the same image differ")
-	}
-	outer := untar(t, first.Bytes())
-	var manifest []struct {
-		Config           string
-		RepoTags, Layers []string
-	}
-	if err := json.Unmarshal(outer["manifest.json"].content, &manifest); err != nil {
-		t.Fatal(err)
-	}
-	if manifest[0].RepoTags[0] != busyboxImage {
-		t.Errorf("tag %v", manifest[0].RepoTags)
-	}
-	layer := outer[manifest[0].Layers[0]].content
-	if !bytes.Contains(outer[manifest[0].Config].content, []byte("sha256:"+digest(layer))) {
-		t.Error("the configuration does not name the layer's digest")
-	}
-	files := untar(t, layer)
-	if f := files["bin/busybox"]; string(f.content) != "program" || f.mode != 0o755 {
-		t.Errorf("busybox: %+v", f)
-	}
-	if files["usr/bin/wget"].link != "/bin/busybox" {
-		t.Error("no link for an applet")
-	}
-	for _, folder := range []string{"bin/", "usr/", "usr/bin/", "tmp/"} {
-		if _, ok := files[folder]; !ok {
-			t.Errorf("no folder %s", folder)
-		}
-	}
-}
-
-func untar(t *testing.T, data []byte) map[string]imageFile {
-	t.Helper()
-	files := map[string]imageFile{}
-	for archive := tar.NewReader(bytes.NewReader(data)); ; {
-		header, err := archive.Next()
-		if err == io.EOF {
-			return files
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		content, err := io.ReadAll(archive)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files[header.Name] = imageFile{content: content, link: header.Linkname, mode: header.Mode}
-	}
-}
-
 func TestAnImageIsBuiltFromTheFilesGiven(t *testing.T) {
 	i, err := parseBuild([]string{"docker.io/local/gate:1", "--file", os.Args[0] + ":/gate", "--env", "A=b"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i.entrypoint[0] != "/gate" || !slices.Contains(i.env, "A=b") {
-		t.Errorf("%+v", i.entrypoint)
+	if i.Entrypoint[0] != "/gate" || !slices.Contains(i.Env, "A=b") {
+		t.Errorf("%+v", i.Entrypoint)
 	}
 	for _, args := range [][]string{
 		{}, {"gate"}, {"docker.io/local/gate:1"}, {"docker.io/local/gate:1", "--file", "nowhere"},
@@ -243,6 +184,15 @@ func gateBuilt(t *testing.T, l layout, content string) {
 	}
 }
 
+func untar(t *testing.T, data []byte) map[string]imagetar.File {
+	t.Helper()
+	files, err := imagetar.Unpack(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
 func TestTheGatesImageHasTheGateAndNothingElse(t *testing.T) {
 	l := newLayout(filepath.Join(t.TempDir(), "cluster"))
 	if _, err := gateFiles(l); !errors.Is(err, os.ErrNotExist) {
@@ -254,7 +204,7 @@ func TestTheGatesImageHasTheGateAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	var archive bytes.Buffer
-	if err := i.write(&archive); err != nil {
+	if err := i.WriteArchive(&archive); err != nil {
 		t.Fatal(err)
 	}
 	outer := untar(t, archive.Bytes())
@@ -262,7 +212,7 @@ func TestTheGatesImageHasTheGateAndNothingElse(t *testing.T) {
 		Config           string
 		RepoTags, Layers []string
 	}
-	if err := json.Unmarshal(outer["manifest.json"].content, &manifest); err != nil {
+	if err := json.Unmarshal(outer["manifest.json"].Content, &manifest); err != nil {
 		t.Fatal(err)
 	}
 	var config struct {
@@ -271,7 +221,7 @@ func TestTheGatesImageHasTheGateAndNothingElse(t *testing.T) {
 			User            string
 		}
 	}
-	if err := json.Unmarshal(outer[manifest[0].Config].content, &config); err != nil {
+	if err := json.Unmarshal(outer[manifest[0].Config].Content, &config); err != nil {
 		t.Fatal(err)
 	}
 	c := config.Config
@@ -279,8 +229,8 @@ func TestTheGatesImageHasTheGateAndNothingElse(t *testing.T) {
 		!slices.Equal(c.Entrypoint, []string{"/stoker-gate"}) || c.Cmd != nil || c.User != "65532:65532" {
 		t.Errorf("%v: %+v", manifest[0].RepoTags, c)
 	}
-	files := untar(t, outer[manifest[0].Layers[0]].content)
-	if f := files["stoker-gate"]; len(files) != 1 || string(f.content) != "a gate" || f.mode != 0o755 {
+	files := untar(t, outer[manifest[0].Layers[0]].Content)
+	if f := files["stoker-gate"]; len(files) != 1 || string(f.Content) != "a gate" || f.Mode != 0o755 {
 		t.Errorf("%+v", files)
 	}
 }
@@ -298,7 +248,7 @@ func TestAGateIsAmongTheStandardImagesOnceItIsBuilt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if slices.Contains(files, image{name: gateImage}.archive(l)) != built {
+		if slices.Contains(files, archiveOf(l, imagetar.Image{Name: gateImage})) != built {
 			t.Errorf("built %t: %q", built, files)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"stoker.dev/tests/cluster/imagetar"
 )
 
 const (
@@ -38,18 +40,18 @@ func standardImages(l layout) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s --list-full: %w", path, err)
 	}
-	all := []image{
+	all := []imagetar.Image{
 		busyboxFiles(busybox, strings.Fields(string(applets))),
 		{
 			// What holds a pod's namespaces only has to stay.
-			name: pauseImage, files: []imageFile{{path: "/bin/busybox", content: busybox, mode: 0o755}},
-			command: []string{"/bin/busybox", "sleep", "2147483647"},
+			Name: pauseImage, Files: []imagetar.File{{Path: "/bin/busybox", Content: busybox, Mode: 0o755}},
+			Command: []string{"/bin/busybox", "sleep", "2147483647"},
 		},
 	}
 	if server, err := os.ReadFile(l.bin("busy-server")); err == nil {
-		all = append(all, image{
-			name: busyServerImage, files: []imageFile{{path: "/busy-server", content: server, mode: 0o755}, {path: "/tmp/", mode: 0o1777}},
-			entrypoint: []string{"/busy-server"},
+		all = append(all, imagetar.Image{
+			Name: busyServerImage, Files: []imagetar.File{{Path: "/busy-server", Content: server, Mode: 0o755}, {Path: "/tmp/", Mode: 0o1777}},
+			Entrypoint: []string{"/busy-server"},
 		})
 	} else {
 		logf("no image %s: %v (hack/setup.sh cluster builds it)", busyServerImage, err)
@@ -61,7 +63,7 @@ func standardImages(l layout) ([]string, error) {
 	}
 	var files []string
 	for _, i := range all {
-		file, err := i.save(l)
+		file, err := save(l, i)
 		if err != nil {
 			return nil, err
 		}
@@ -70,32 +72,32 @@ func standardImages(l layout) ([]string, error) {
 	return files, nil
 }
 
-func busyboxFiles(busybox []byte, applets []string) image {
-	files := []imageFile{
-		{path: "/bin/busybox", content: busybox, mode: 0o755},
-		{path: "/etc/passwd", content: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")},
-		{path: "/etc/group", content: []byte("root:x:0:\nnogroup:x:65534:\n")},
-		{path: "/tmp/", mode: 0o1777},
-		{path: "/root/", mode: 0o700},
-		{path: "/usr/bin/env", link: "/bin/busybox"},
+func busyboxFiles(busybox []byte, applets []string) imagetar.Image {
+	files := []imagetar.File{
+		{Path: "/bin/busybox", Content: busybox, Mode: 0o755},
+		{Path: "/etc/passwd", Content: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")},
+		{Path: "/etc/group", Content: []byte("root:x:0:\nnogroup:x:65534:\n")},
+		{Path: "/tmp/", Mode: 0o1777},
+		{Path: "/root/", Mode: 0o700},
+		{Path: "/usr/bin/env", Link: "/bin/busybox"},
 	}
 	for _, applet := range applets {
 		if applet != "bin/busybox" {
-			files = append(files, imageFile{path: "/" + applet, link: "/bin/busybox"})
+			files = append(files, imagetar.File{Path: "/" + applet, Link: "/bin/busybox"})
 		}
 	}
-	return image{name: busyboxImage, files: files, command: []string{"/bin/sh"}}
+	return imagetar.Image{Name: busyboxImage, Files: files, Command: []string{"/bin/sh"}}
 }
 
 // gateFiles is the gate alone, as it was built last.
-func gateFiles(l layout) (image, error) {
+func gateFiles(l layout) (imagetar.Image, error) {
 	gate, err := os.ReadFile(l.gate())
 	if err != nil {
-		return image{}, err
+		return imagetar.Image{}, err
 	}
-	return image{
-		name: gateImage, files: []imageFile{{path: "/stoker-gate", content: gate, mode: 0o755}},
-		entrypoint: []string{"/stoker-gate"}, user: gateUser,
+	return imagetar.Image{
+		Name: gateImage, Files: []imagetar.File{{Path: "/stoker-gate", Content: gate, Mode: 0o755}},
+		Entrypoint: []string{"/stoker-gate"}, User: gateUser,
 	}, nil
 }
 
@@ -109,8 +111,8 @@ func refreshGate(l layout, importing func(layout, string) error) error {
 	if err != nil {
 		return err
 	}
-	before, _ := os.ReadFile(gate.archive(l))
-	file, err := gate.save(l)
+	before, _ := os.ReadFile(archiveOf(l, gate))
+	file, err := save(l, gate)
 	if err != nil {
 		return err
 	}
@@ -121,22 +123,22 @@ func refreshGate(l layout, importing func(layout, string) error) error {
 		// Else the next attempt would find the archive unchanged.
 		return errors.Join(err, os.Remove(file))
 	}
-	fmt.Println("imported", gate.name)
+	fmt.Println("imported", gate.Name)
 	return nil
 }
 
-// archive is the image's file in the images folder.
-func (i image) archive(l layout) string {
-	return l.path("images", strings.NewReplacer("/", "_", ":", "_").Replace(i.name)+".tar")
+// archiveOf is the image's file in the images folder.
+func archiveOf(l layout, i imagetar.Image) string {
+	return l.path("images", strings.NewReplacer("/", "_", ":", "_").Replace(i.Name)+".tar")
 }
 
 // save writes the archive and returns its file.
-func (i image) save(l layout) (string, error) {
+func save(l layout, i imagetar.Image) (string, error) {
 	var archive bytes.Buffer
-	if err := i.write(&archive); err != nil {
+	if err := i.WriteArchive(&archive); err != nil {
 		return "", err
 	}
-	file := i.archive(l)
+	file := archiveOf(l, i)
 	return file, writeFileAtomically(file, archive.Bytes(), 0o644)
 }
 
@@ -174,27 +176,27 @@ func images(l layout, args []string) error {
 		if err != nil {
 			return err
 		}
-		file, err := i.save(l)
+		file, err := save(l, i)
 		if err != nil {
 			return err
 		}
 		if err := importImage(l, file); err != nil {
 			return err
 		}
-		fmt.Printf("built and imported %s (%s)\n", i.name, file)
+		fmt.Printf("built and imported %s (%s)\n", i.Name, file)
 		return nil
 	}
 	return fmt.Errorf("images %s: there is no such thing to do", args[0])
 }
 
 // parseBuild reads `NAME --file HOST:PATH[:MODE] …`; the entry point defaults to the first file.
-func parseBuild(args []string) (image, error) {
+func parseBuild(args []string) (imagetar.Image, error) {
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
-		return image{}, errors.New("images build: give the image's name first, as docker.io/local/NAME:TAG")
+		return imagetar.Image{}, errors.New("images build: give the image's name first, as docker.io/local/NAME:TAG")
 	}
-	i := image{name: args[0], files: []imageFile{{path: "/tmp/", mode: 0o1777}}}
-	if !strings.HasPrefix(i.name, "docker.io/local/") || !strings.Contains(filepath.Base(i.name), ":") {
-		return image{}, fmt.Errorf("images build: %q: name it docker.io/local/NAME:TAG, or the kubelet would look for it elsewhere", i.name)
+	i := imagetar.Image{Name: args[0], Files: []imagetar.File{{Path: "/tmp/", Mode: 0o1777}}}
+	if !strings.HasPrefix(i.Name, "docker.io/local/") || !strings.Contains(filepath.Base(i.Name), ":") {
+		return imagetar.Image{}, fmt.Errorf("images build: %q: name it docker.io/local/NAME:TAG, or the kubelet would look for it elsewhere", i.Name)
 	}
 	flags := flag.NewFlagSet("images build", flag.ContinueOnError)
 	flags.Func("file", "HOST:PATH[:MODE]", func(value string) error {
@@ -206,31 +208,31 @@ func parseBuild(args []string) (image, error) {
 		if err != nil {
 			return err
 		}
-		f := imageFile{path: fields[1], content: content, mode: 0o755}
+		f := imagetar.File{Path: fields[1], Content: content, Mode: 0o755}
 		if len(fields) == 3 {
-			if f.mode, err = strconv.ParseInt(fields[2], 8, 32); err != nil {
+			if f.Mode, err = strconv.ParseInt(fields[2], 8, 32); err != nil {
 				return fmt.Errorf("%q: the mode is octal, such as 755", value)
 			}
 		}
-		if len(i.entrypoint) == 0 {
-			i.entrypoint = []string{f.path}
+		if len(i.Entrypoint) == 0 {
+			i.Entrypoint = []string{f.Path}
 		}
-		i.files = append(i.files, f)
+		i.Files = append(i.Files, f)
 		return nil
 	})
 	flags.Func("env", "KEY=VALUE", func(value string) error {
-		i.env = append(i.env, value)
+		i.Env = append(i.Env, value)
 		return nil
 	})
 	entrypoint := flags.String("entrypoint", "", "the program to run, if not the first file")
 	if err := flags.Parse(args[1:]); err != nil {
-		return image{}, err
+		return imagetar.Image{}, err
 	}
 	if *entrypoint != "" {
-		i.entrypoint = []string{*entrypoint}
+		i.Entrypoint = []string{*entrypoint}
 	}
-	if flags.NArg() > 0 || len(i.entrypoint) == 0 {
-		return image{}, errors.New("images build: give at least one --file HOST:PATH, and nothing after the flags")
+	if flags.NArg() > 0 || len(i.Entrypoint) == 0 {
+		return imagetar.Image{}, errors.New("images build: give at least one --file HOST:PATH, and nothing after the flags")
 	}
 	return i, nil
 }
