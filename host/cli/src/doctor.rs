@@ -6,9 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
-};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -28,7 +26,12 @@ const TOLD: usize = 10;
 #[derive(ClapArgs)]
 pub struct Args {
     /// The namespace of the operator's pods.
-    #[arg(long, env = "STOKER_OPERATOR_NAMESPACE", value_name = "NAMESPACE", default_value = "stoker-system")]
+    #[arg(
+        long,
+        env = "STOKER_OPERATOR_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "stoker-system"
+    )]
     operator_namespace: String,
 }
 
@@ -90,7 +93,8 @@ async fn clock(client: &Client, report: &mut Report) {
         jiff::fmt::rfc2822::parse(&date).ok().map(|zoned| zoned.timestamp())
     });
     let Some(date) = date else {
-        return report.tell(Mark::Note, "the API server does not tell its time, so the clocks are not compared");
+        return report
+            .tell(Mark::Note, "the API server does not tell its time, so the clocks are not compared");
     };
     match off(asked, now, date) {
         None => report.tell(Mark::Well, "this machine's clock agrees with the API server's, to a second"),
@@ -109,7 +113,13 @@ fn off(asked: Timestamp, answered: Timestamp, told: Timestamp) -> Option<SignedD
     let (least, most) = (asked.duration_since(told), answered.duration_since(told));
     // It was told up to a second early.
     let (least, most) = (least - SignedDuration::from_secs(1), most);
-    let off = if least > SignedDuration::ZERO { least } else if most < SignedDuration::ZERO { most } else { SignedDuration::ZERO };
+    let off = if least > SignedDuration::ZERO {
+        least
+    } else if most < SignedDuration::ZERO {
+        most
+    } else {
+        SignedDuration::ZERO
+    };
     (off.abs() > CLOCK).then_some(off)
 }
 
@@ -123,7 +133,8 @@ async fn crds(client: &Client, report: &mut Report) {
             Ok(None) => report.tell(Mark::Ill, &format!("the CRD {name} is missing: {REMEDY}")),
             Err(error) => report.tell(Mark::Note, &format!("the CRD {name} cannot be read: {error}")),
             Ok(Some(found)) => {
-                let revision = found.annotations().get(keys::CRD_REVISION).and_then(|text| text.parse::<u32>().ok());
+                let revision =
+                    found.annotations().get(keys::CRD_REVISION).and_then(|text| text.parse::<u32>().ok());
                 match revision.unwrap_or(0) {
                     revision if revision < CRD_REVISION => report.tell(
                         Mark::Ill,
@@ -149,7 +160,8 @@ async fn operator(client: &Client, namespace: &str, report: &mut Report) {
     let list = match pods.list(&ListParams::default().labels(decisions::PODS)).await {
         Ok(list) => list.items,
         Err(error) => {
-            return report.tell(Mark::Note, &format!("the operator's pods in {namespace} cannot be listed: {error}"));
+            return report
+                .tell(Mark::Note, &format!("the operator's pods in {namespace} cannot be listed: {error}"));
         }
     };
     if list.is_empty() {
@@ -165,7 +177,14 @@ async fn operator(client: &Client, namespace: &str, report: &mut Report) {
     let count = list.iter().filter(ready).count();
     let mark = if count == 0 { Mark::Ill } else { Mark::Well };
     let words = format!("{count} of {} operator pods in {namespace} are Ready", list.len());
-    report.tell(mark, &if count == 0 { format!("{words}: `kubectl -n {namespace} describe pods -l {}`", decisions::PODS) } else { words });
+    report.tell(
+        mark,
+        &if count == 0 {
+            format!("{words}: `kubectl -n {namespace} describe pods -l {}`", decisions::PODS)
+        } else {
+            words
+        },
+    );
     leader(client, namespace, list.len(), report).await;
     let account = list.first().and_then(|pod| pod.spec.as_ref()?.service_account_name.clone());
     if let Some(account) = account {
@@ -177,7 +196,9 @@ async fn leader(client: &Client, namespace: &str, replicas: usize, report: &mut 
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let lease = match leases.get_opt("stoker").await {
         Ok(lease) => lease,
-        Err(error) => return report.tell(Mark::Note, &format!("the Lease {namespace}/stoker cannot be read: {error}")),
+        Err(error) => {
+            return report.tell(Mark::Note, &format!("the Lease {namespace}/stoker cannot be read: {error}"));
+        }
     };
     let spec = lease.and_then(|lease| lease.spec).unwrap_or_default();
     let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
@@ -233,14 +254,18 @@ async fn permissions(client: &Client, namespace: &str, account: &str, report: &m
                 Ok(review) if review.status.as_ref().is_some_and(|status| status.allowed) => {}
                 Ok(_) => missing.push(format!("{verb} {resource}")),
                 Err(error) => {
-                    let words = format!("what the account {namespace}/{account} may do cannot be asked: {error}");
+                    let words =
+                        format!("what the account {namespace}/{account} may do cannot be asked: {error}");
                     return report.tell(Mark::Note, &words);
                 }
             }
         }
     }
     if missing.is_empty() {
-        report.tell(Mark::Well, &format!("the account {namespace}/{account} may do in all namespaces what it must"));
+        report.tell(
+            Mark::Well,
+            &format!("the account {namespace}/{account} may do in all namespaces what it must"),
+        );
     } else {
         let words = format!(
             "the account {namespace}/{account} may not, in all namespaces: {}; well if the operator is kept to some namespaces by roles there",
@@ -323,7 +348,10 @@ mod tests {
         let well = object(json!([condition("Ready", "True"), condition("Reconciling", "True")]));
         assert_eq!(unwell(&resource, &well), None);
         let ill = object(json!([condition("Ready", "True"), condition("PolicyHealthy", "False")]));
-        assert_eq!(unwell(&resource, &ill).as_deref(), Some("HotStandbyDeployment shop/web: PolicyHealthy: m"));
+        assert_eq!(
+            unwell(&resource, &ill).as_deref(),
+            Some("HotStandbyDeployment shop/web: PolicyHealthy: m")
+        );
         assert_eq!(unwell(&resource, &object(json!(null))), None);
     }
 }

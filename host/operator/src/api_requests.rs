@@ -67,7 +67,8 @@ where
         let answer = self.0.call(request);
         Box::pin(async move {
             let answer = answer.await;
-            let code = answer.as_ref().map_or_else(|_| "none".to_owned(), |a| a.status().as_u16().to_string());
+            let code =
+                answer.as_ref().map_or_else(|_| "none".to_owned(), |a| a.status().as_u16().to_string());
             REQUESTS.get_or_create(&Answered { method, code }).observe(asked.elapsed().as_secs_f64());
             answer
         })

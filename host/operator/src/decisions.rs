@@ -260,25 +260,23 @@ pub async fn serve(
 
 type Object = Path<(String, String, String)>;
 
-fn uid(context: &Context, Path((kind, namespace, name)): Object) -> Result<String, Response> {
-    let missing =
-        || (StatusCode::NOT_FOUND, "this operator does not look after such an object\n").into_response();
-    let kind = Kind::named(&kind).ok_or_else(missing)?;
-    context.uid_of(&Key { kind, namespace, name }).ok_or_else(missing)
+fn uid(context: &Context, Path((kind, namespace, name)): Object) -> Option<String> {
+    context.uid_of(&Key { kind: Kind::named(&kind)?, namespace, name })
+}
+
+fn missing() -> Response {
+    (StatusCode::NOT_FOUND, "this operator does not look after such an object\n").into_response()
 }
 
 async fn lines(State(context): State<Arc<Context>>, object: Object) -> Response {
     match uid(&context, object) {
-        Ok(uid) => Json(context.decisions.lines(&uid)).into_response(),
-        Err(missing) => missing,
+        Some(uid) => Json(context.decisions.lines(&uid)).into_response(),
+        None => missing(),
     }
 }
 
 async fn records(State(context): State<Arc<Context>>, object: Object) -> Response {
-    let uid = match uid(&context, object) {
-        Ok(uid) => uid,
-        Err(missing) => return missing,
-    };
+    let Some(uid) = uid(&context, object) else { return missing() };
     let mut text = Vec::new();
     for record in context.decisions.records(&uid) {
         // What was made of plain data is written as JSON without fail.

@@ -130,7 +130,7 @@ impl Shadow {
         let scale = exports.scaling.then(|| {
             let input =
                 looks.scaling_input(state, snapshot, &active.config, told.previous.as_ref(), &told.bytes);
-            Box::new(Scale { input, counts: looks.counts.clone(), bounds: looks.pool.bounds(), applied })
+            Box::new(Scale { input, counts: *looks.counts, bounds: looks.pool.bounds(), applied })
         });
         let classify = exports.busyness.then(|| {
             let known = asking.map(|asking| &asking.known);
