@@ -7,15 +7,18 @@ use std::fs;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize as _;
 use serde_json::Value;
-use stoker_api::HotStandbyDeployment;
+use stoker_api::{HotStandbyDeployment, HotStandbyJob};
+use stoker_operator::rehearsal::Pool;
 use stoker_policy::{HostOptions, Limits, PolicyHost};
 use stoker_simulate::{Decider, Load, Outcome, Setup, Shape, Startup, generate, run};
 
@@ -49,7 +52,7 @@ from the beginning. The pool has an hour to fill before the load begins.
 The best possible is that of hindsight: the fewest pod-hours with which every request is served at once. Between two \
 uses a pod is kept, or lets another start in time, whichever costs less; see README.")]
 pub struct Args {
-    /// The object: a file with a HotStandbyDeployment, whose bounds, delays and policy hold.
+    /// The object: a file with a HotStandbyDeployment or HotStandbyJob, whose bounds, delays and policy hold.
     #[arg(long, short = 'f', value_name = "FILE")]
     file: PathBuf,
     /// A recorded load; may be given more than once.
@@ -157,25 +160,35 @@ fn speed(outcomes: &[Outcome], took: Duration) -> String {
     )
 }
 
-fn object(file: &Path) -> Result<HotStandbyDeployment> {
+fn object(file: &Path) -> Result<Pool> {
     let name = file.display();
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
     for document in serde_yaml::Deserializer::from_str(&text) {
         let value = Value::deserialize(document).with_context(|| name.to_string())?;
         match value["kind"].as_str() {
             Some("HotStandbyDeployment") => {
-                return serde_json::from_value(value)
-                    .with_context(|| format!("{name}: not a HotStandbyDeployment"));
+                let read = serde_json::from_value::<HotStandbyDeployment>(value);
+                let mut object = read.with_context(|| format!("{name}: not a HotStandbyDeployment"))?;
+                identify(&mut object.metadata);
+                return Ok(Pool::Pods(Arc::new(object)));
             }
             Some("HotStandbyJob") => {
-                bail!(
-                    "{name}: HotStandbyJobs cannot be simulated yet; write a HotStandbyDeployment with the same bounds"
-                )
+                let read = serde_json::from_value::<HotStandbyJob>(value);
+                let mut object = read.with_context(|| format!("{name}: not a HotStandbyJob"))?;
+                identify(&mut object.metadata);
+                return Ok(Pool::Jobs(Arc::new(object)));
             }
             _ => {}
         }
     }
-    bail!("{name} holds no HotStandbyDeployment")
+    bail!("{name} holds no HotStandbyDeployment and no HotStandbyJob")
+}
+
+/// What a cluster would give an object.
+fn identify(meta: &mut ObjectMeta) {
+    meta.uid.get_or_insert_with(|| "00000000-0000-4000-8000-000000000000".to_owned());
+    meta.namespace.get_or_insert_with(|| "default".to_owned());
+    meta.generation.get_or_insert(1);
 }
 
 fn loads(args: &Args) -> Result<Vec<Load>> {
@@ -240,8 +253,8 @@ fn in_brief(config: &Value) -> String {
 }
 
 /// The policy that the object itself names.
-fn own(object: &HotStandbyDeployment) -> Result<String> {
-    let Some(policy) = &object.spec.pool.policy else { return Ok("formula".to_owned()) };
+fn own(pool: &Pool) -> Result<String> {
+    let Some(policy) = &pool.spec().policy else { return Ok("formula".to_owned()) };
     let Some(name) = &policy.builtin else {
         bail!("the object's policy is in a ConfigMap: give its component with --policy FILE")
     };
@@ -249,17 +262,14 @@ fn own(object: &HotStandbyDeployment) -> Result<String> {
     Ok(format!("builtin:{name}={config}"))
 }
 
-async fn all(args: &Args, mut object: HotStandbyDeployment, loads: &[Load]) -> Result<Vec<Outcome>> {
+async fn all(args: &Args, pool: Pool, loads: &[Load]) -> Result<Vec<Outcome>> {
     let host = PolicyHost::new(HostOptions::default())?;
-    let names = if args.policy.is_empty() { vec![own(&object)?] } else { args.policy.clone() };
+    let names = if args.policy.is_empty() { vec![own(&pool)?] } else { args.policy.clone() };
     let mut deciders = Vec::new();
     for name in &names {
         deciders.push(decider(&host, name).await?);
     }
-    object.metadata.uid.get_or_insert_with(|| "00000000-0000-4000-8000-000000000000".to_owned());
-    object.metadata.namespace.get_or_insert_with(|| "default".to_owned());
-    object.metadata.generation.get_or_insert(1);
-    let setup = Setup { object, host, startup: args.startup, claims: args.claims, seed: args.seed };
+    let setup = Setup { pool, host, startup: args.startup, claims: args.claims, seed: args.seed };
     let runs = (loads.len() * deciders.len()) as u64;
     let bar = ProgressBar::new(100 * runs);
     let hidden = !std::io::stderr().is_terminal();

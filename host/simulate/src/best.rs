@@ -23,8 +23,9 @@ pub struct Best {
     pub peak: usize,
 }
 
-/// The best for a load.
-pub fn best(load: &Load, startup: SignedDuration) -> Best {
+/// The best for a load. Where pods are `Jobs`, each serves one request, so that none is kept and each costs its start, but for those
+/// that are Ready when the load begins.
+pub fn best(load: &Load, startup: SignedDuration, jobs: bool) -> Best {
     let mut changes: Vec<(Timestamp, bool)> = Vec::new();
     for request in &load.requests {
         changes.push((request.at, true));
@@ -40,6 +41,7 @@ pub fn best(load: &Load, startup: SignedDuration) -> Best {
     for (at, begins) in changes {
         if begins {
             seconds += match idle_since.get(running) {
+                Some(_) if jobs => start,
                 Some(since) => at.duration_since(*since).as_secs_f64().min(start),
                 None => {
                     idle_since.push(at);
@@ -62,12 +64,16 @@ mod tests {
     use crate::load::{Request, monday};
 
     fn hours(requests: &[(i64, i64)], startup: i64) -> f64 {
+        of_pods(requests, startup, false)
+    }
+
+    fn of_pods(requests: &[(i64, i64)], startup: i64, jobs: bool) -> f64 {
         let of = |(at, lasts): &(i64, i64)| Request {
             at: monday() + SignedDuration::from_secs(*at),
             lasts: SignedDuration::from_secs(*lasts),
         };
         let load = Load::new("a", requests.iter().map(of).collect());
-        (best(&load, SignedDuration::from_secs(startup)).pod_hours * 3600.0).round()
+        (best(&load, SignedDuration::from_secs(startup), jobs).pod_hours * 3600.0).round()
     }
 
     #[test]
@@ -77,5 +83,15 @@ mod tests {
         assert_eq!(hours(&[(0, 100), (200, 100)], 30), 230.0, "another one starts");
         assert_eq!(hours(&[(0, 100), (100, 100)], 30), 200.0, "one after the other");
         assert_eq!(hours(&[(0, 100), (50, 100)], 30), 230.0, "two at a time");
+    }
+
+    #[test]
+    fn each_job_costs_its_start() {
+        assert_eq!(of_pods(&[(0, 100), (110, 100)], 30, true), 230.0);
+        assert_eq!(
+            of_pods(&[(0, 100), (10, 100)], 30, true),
+            210.0,
+            "the second one is waited for from the beginning"
+        );
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use stoker_api::HotStandbyDeployment;
 use stoker_core::PodView;
 use stoker_core::pool::decision::decide;
 use stoker_core::pool::{Action, Asked, Counts, Memory, Settings, Snapshot, plan};
@@ -42,7 +41,7 @@ pub enum Decider {
 /// What a simulation consists of, beside the load.
 pub struct Setup {
     /// The pool's object: its bounds and settings hold.
-    pub object: HotStandbyDeployment,
+    pub pool: Pool,
     /// Where policies are asked.
     pub host: PolicyHost,
     /// How long pods take to start.
@@ -127,7 +126,7 @@ pub async fn run(
         world.moves();
     }
     let unserved = world.waiting.len();
-    let best = best(load, setup.startup.p50);
+    let best = best(load, setup.startup.p50, matches!(setup.pool, Pool::Jobs(_)));
     world.tally.finish((&load.name, name), unserved, ends.duration_since(begins), &best)
 }
 
@@ -140,7 +139,7 @@ fn asks_again(decision: &Decision, now: Timestamp) -> Option<Timestamp> {
 
 impl<'a> World<'a> {
     fn new(setup: &'a Setup, decider: &'a Decider, now: Timestamp) -> Self {
-        let pool = Pool::Pods(Arc::new(setup.object.clone()));
+        let pool = setup.pool.clone();
         Self {
             settings: rehearsal::settings(&pool),
             hash: pool.template_hash(),
@@ -189,6 +188,7 @@ impl<'a> World<'a> {
 
     /// Pods become Ready, and requests end.
     fn moves(&mut self) {
+        let mut ended = Vec::new();
         for member in &mut self.members {
             if !member.view.ready() && member.ready_at <= self.now {
                 pods::make_ready(&mut member.view, self.now);
@@ -196,7 +196,13 @@ impl<'a> World<'a> {
             if member.until.is_some_and(|until| until <= self.now) {
                 member.until = None;
                 member.view.annotations.remove(pods::BUSY);
+                ended.push(member.view.uid.clone());
             }
+        }
+        // A Job serves one request, and is complete then.
+        if matches!(self.pool, Pool::Jobs(_)) {
+            self.members.retain(|member| !ended.contains(&member.view.uid));
+            self.gone.extend(ended);
         }
     }
 
@@ -306,7 +312,7 @@ impl<'a> World<'a> {
         let value = f64::from(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX));
         let signal =
             |signal: &stoker_api::Signal| Signal { name: signal.name.clone(), value: Ok(value), age: 0 };
-        let signals: Vec<Signal> = self.setup.object.spec.pool.signals.iter().map(signal).collect();
+        let signals: Vec<Signal> = self.pool.spec().signals.iter().map(signal).collect();
         let input = rehearsal::scaling_input(
             snapshot,
             &ScalingContext {

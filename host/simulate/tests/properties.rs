@@ -1,15 +1,18 @@
 //! What holds for any load and any pool.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
+use stoker_operator::rehearsal::Pool;
 use stoker_policy::{HostOptions, PolicyHost};
 use stoker_simulate::{Decider, Load, Outcome, Request, Setup, Startup, run};
 
 /// The formula on requests, each (second, seconds), in a pool of these bounds whose pods all start as fast.
 fn formula(requests: &[(i64, i64)], idle: u32, most: u32, starts: i64, claims: bool) -> Outcome {
-    let object = serde_json::from_value(json!({
+    let pods = json!({
         "apiVersion": "stoker.dev/v1alpha1",
         "kind": "HotStandbyDeployment",
         "metadata": {"name": "a", "namespace": "default", "uid": "u", "generation": 1},
@@ -19,8 +22,27 @@ fn formula(requests: &[(i64, i64)], idle: u32, most: u32, starts: i64, claims: b
             "selector": {"matchLabels": {"app": "a"}},
             "podTemplate": {"spec": {"containers": [{"name": "a", "image": "a"}]}},
         },
-    }))
-    .unwrap();
+    });
+    let pool = Pool::Pods(Arc::new(serde_json::from_value(pods).unwrap()));
+    run_on(pool, requests, starts, claims)
+}
+
+/// The same of a pool of Jobs.
+fn jobs(requests: &[(i64, i64)], idle: u32, most: u32, starts: i64) -> Outcome {
+    let jobs = json!({
+        "apiVersion": "stoker.dev/v1alpha1",
+        "kind": "HotStandbyJob",
+        "metadata": {"name": "a", "namespace": "default", "uid": "u", "generation": 1},
+        "spec": {
+            "idleTarget": idle,
+            "maxReplicas": most,
+            "jobTemplate": {"template": {"spec": {"containers": [{"name": "a", "image": "a"}]}}},
+        },
+    });
+    run_on(Pool::Jobs(Arc::new(serde_json::from_value(jobs).unwrap())), requests, starts, false)
+}
+
+fn run_on(pool: Pool, requests: &[(i64, i64)], starts: i64, claims: bool) -> Outcome {
     let of = |(at, lasts): &(i64, i64)| Request {
         at: Timestamp::from_second(1_767_571_200 + at).unwrap(),
         lasts: SignedDuration::from_secs(*lasts),
@@ -29,7 +51,7 @@ fn formula(requests: &[(i64, i64)], idle: u32, most: u32, starts: i64, claims: b
     let starts = SignedDuration::from_secs(starts);
     let startup = Startup { p50: starts, p99: starts };
     let setup =
-        Setup { object, host: PolicyHost::new(HostOptions::default()).unwrap(), startup, claims, seed: 1 };
+        Setup { pool, host: PolicyHost::new(HostOptions::default()).unwrap(), startup, claims, seed: 1 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(run(&setup, &load, "formula", &Decider::Formula, |_| {}))
 }
@@ -53,6 +75,21 @@ proptest! {
         for point in &outcome.points {
             prop_assert!(point.busy + point.standby + point.starting <= most, "{:?}", point);
         }
+        prop_assert!(outcome.busy_hours <= outcome.pod_hours + 1e-9);
+    }
+
+    #[test]
+    fn each_job_serves_one_request_and_is_not_seen_again(
+        requests in prop::collection::vec((0..3_000_i64, 1..400_i64), 1..60),
+        idle in 1..8_u32,
+        most in 8..20_u32,
+        starts in 1..90_i64,
+    ) {
+        let outcome = jobs(&requests, idle, most, starts);
+        prop_assert_eq!(outcome.requests, requests.len());
+        prop_assert_eq!(outcome.interrupted, 0);
+        prop_assert!(outcome.most_pods <= most);
+        prop_assert!(outcome.created >= requests.len() - outcome.unserved, "{} Jobs", outcome.created);
         prop_assert!(outcome.busy_hours <= outcome.pod_hours + 1e-9);
     }
 

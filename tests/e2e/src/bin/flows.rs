@@ -171,6 +171,9 @@ async fn many(table: &mut Table, flows: usize, seconds: usize) -> Result<()> {
     println!("processor time for each Job, ms: {parts}");
     table.row("many: delay p50, ms", delays.at(0.5), None);
     table.row("many: delay p99, ms", delays.at(0.99), Some(DELAY));
+    let within = world.operator().metric("stoker_flow_step_seconds_bucket", r#"le="0.05""#)?;
+    let all = world.operator().metric("stoker_flow_step_seconds_count", "")?;
+    table.row("many: asked for within 50 ms, as the operator counts, %", 100.0 * within / all.max(1.0), None);
     let events = events(&world).await?;
     writes(table, &before, &after, events, count);
     table.row("many: reads of a flow for each Job", of(&before, &after, "GET", "jobflows", count), None);
