@@ -337,7 +337,8 @@ mod tests {
         assert_eq!(kept("uid-0") + kept("uid-1"), 15);
         assert!(kept("uid-0").abs_diff(kept("uid-1")) <= 1);
         decisions.forget("uid-0");
-        assert_eq!((kept("uid-0"), decisions.all().order.len()), (0, kept("uid-1")));
+        let entries = decisions.all().order.len();
+        assert_eq!((kept("uid-0"), entries), (0, kept("uid-1")));
     }
 
     #[test]
