@@ -118,6 +118,7 @@ pub struct StandbyClaimStatus {
     pub node_name: Option<String>,
     /// Named ports of the pod's containers.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::named_ports")]
     pub ports: BTreeMap<String, u16>,
     /// When it got its pod.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -121,6 +121,9 @@ pub async fn run(
     let decisions = options.decisions.clone();
     let lease = options.lease.clone();
     let context = Context::new(client.clone(), options)?;
+    if lease.is_none() {
+        context.lead();
+    }
     let server = server::serve(listen, context.clone(), stop.clone()).await?;
     let claims = claim_server::serve(claims, context.clone(), stop.clone()).await?;
     let decisions = decisions::serve(decisions, context.clone(), stop.clone()).await?;
@@ -163,17 +166,13 @@ pub async fn run(
     Ok(())
 }
 
-/// Leads once it is this replica's turn, which without a lease it is at once. It ends with a lease that is lost; None = told to
-/// stop before.
+/// Leads once it is this replica's turn. It ends with a lease that is lost; None = told to stop before.
 async fn lead(
     context: &Arc<Context>,
     contender: &mut Option<Contender>,
     stop: watch::Receiver<bool>,
 ) -> Option<lease::Lost> {
-    let Some(contender) = contender else {
-        context.lead();
-        return std::future::pending().await;
-    };
+    let Some(contender) = contender else { return std::future::pending().await };
     lease::mark(&context.client, false).await;
     if !contender.acquire(stop).await {
         return None;
