@@ -7,6 +7,7 @@ include hack/gate.mk
 include hack/demo.mk
 include hack/chart.mk
 include hack/image.mk
+include hack/in-cluster.mk
 
 .PHONY: help
 help: ## List the targets
@@ -90,7 +91,7 @@ fuzz: build ## Fuzz what foreign bytes reach, FUZZ_SECONDS=20 each; findings are
 E2E_TESTS := $(patsubst tests/e2e/tests/%.rs,--test %,$(wildcard tests/e2e/tests/*.rs))
 
 .PHONY: e2e
-e2e: build cluster-up ## Test the operator on the local cluster
+e2e: build cluster-up operator-image setup-chart ## Test the operator on the local cluster
 	cargo test --locked --workspace $(E2E_TESTS) -- --ignored --test-threads=4
 
 .PHONY: test-long

@@ -125,7 +125,9 @@ async fn ask(client: &Client, reach: &Reach, path: &str) -> Result<Bytes> {
 async fn forwarded(pods: &Api<Pod>, pod: &str, path: &str) -> Result<Option<Bytes>> {
     let mut forwarder = pods.portforward(pod, &[PORT]).await.context("its port cannot be forwarded")?;
     let stream = forwarder.take_stream(PORT).ok_or_else(|| anyhow!("its port cannot be forwarded"))?;
-    get(stream, path).await
+    get(stream, path)
+        .await
+        .context("nothing answers at its port 8082; does it run with --decisions 127.0.0.1:8082?")
 }
 
 async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

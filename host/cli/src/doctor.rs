@@ -268,8 +268,10 @@ async fn permissions(client: &Client, namespace: &str, account: &str, report: &m
         );
     } else {
         let words = format!(
-            "the account {namespace}/{account} may not, in all namespaces: {}; well if the operator is kept to some namespaces by roles there",
-            missing.join(", ")
+            "the account {namespace}/{account} may not, in all namespaces, do {} of {} things; that is well if roles keep the operator to some namespaces. The first: {}",
+            missing.len(),
+            NEEDED.iter().map(|(_, _, verbs)| verbs.len()).sum::<usize>(),
+            missing[..missing.len().min(3)].join(", ")
         );
         report.tell(Mark::Note, &words);
     }

@@ -66,9 +66,10 @@ impl Line {
         })
     }
 
-    /// Whether it tells the same as another of another moment.
-    fn tells_the_same(&self, other: &Self) -> bool {
-        let now = Self { at: other.at, inputs: other.inputs.clone(), ..self.clone() };
+    /// Whether it is of the same decision as another one, which the policy on trial may have answered about since.
+    fn is_of(&self, other: &Self) -> bool {
+        let now =
+            Self { at: other.at, inputs: other.inputs.clone(), shadow: other.shadow.clone(), ..self.clone() };
         now == *other
     }
 }
@@ -115,7 +116,8 @@ impl Decisions {
         };
         let mut all = self.all();
         let lines = &mut all.objects.entry(uid.to_owned()).or_default().lines;
-        if lines.back().is_some_and(|last| line.tells_the_same(last)) {
+        if let Some(last) = lines.back_mut().filter(|last| line.is_of(last)) {
+            last.shadow = line.shadow.or_else(|| last.shadow.take());
             return;
         }
         lines.push_back(line);

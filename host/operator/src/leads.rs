@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
-use stoker_api::{EndedRun, PolicyRef, PolicyStatus, PreScaledCronJob};
+use stoker_api::{EndedRun, PolicyRef, PolicyStatus, PreScaledCronJob, WantedPolicy};
 use stoker_core::pre_scaled::{Lead, Rules};
 use stoker_policy::contract::{types, warm_up};
 
@@ -28,11 +28,14 @@ pub struct Leads {
     /// The status of before the operator started was looked at.
     begun: bool,
     decided: Option<Decided>,
+    /// The question that the policy on trial was asked last.
+    tried: Option<String>,
 }
 
 /// A decision, and for what it was made.
 struct Decided {
     question: String,
+    input: warm_up::Input,
     lead: SignedDuration,
     reason: String,
 }
@@ -84,7 +87,9 @@ impl Leads {
         let question =
             format!("{} {} {next} {newest:?} {own:?} {generation:?}", active.policy.digest(), active.config,);
         if let Some(decided) = self.decided.as_ref().filter(|decided| decided.question == question) {
-            return (Lead::Before(decided.lead), decided.reason.clone(), trouble);
+            let outcome = (Lead::Before(decided.lead), decided.reason.clone(), trouble);
+            self.ask_shadow(context, sitter, on_trial.as_ref());
+            return outcome;
         }
         if let Some(error) = self.seat.quiet() {
             let trouble = trouble.or_else(|| Some(("CallFailed".to_owned(), error)));
@@ -122,13 +127,15 @@ impl Leads {
             extensions: Vec::new(),
         };
         let asked = context.host.lead(&active.policy, active.limits, input.clone()).await;
-        let outcome = match asked {
+        match asked {
             Ok(answer) => {
                 let decision = answer.value;
                 let lead = SignedDuration::from_millis(i64::try_from(decision.lead).unwrap_or(i64::MAX));
                 self.seat.state = decision.state;
                 self.seat.called(None);
-                self.decided = Some(Decided { question, lead, reason: decision.reason.clone() });
+                let reason = decision.reason.clone();
+                self.decided = Some(Decided { question, input, lead, reason });
+                self.ask_shadow(context, sitter, on_trial.as_ref());
                 (Lead::Before(lead), decision.reason, trouble)
             }
             Err(error) => {
@@ -137,13 +144,26 @@ impl Leads {
                 let trouble = trouble.unwrap_or_else(|| ("CallFailed".to_owned(), words));
                 (configured, format!("{by_spec}: the policy failed"), Some(trouble))
             }
-        };
-        if let Some((source, wanted)) = &on_trial {
-            let held = next.duration_since(outcome.0.start(next, &rules.zone));
-            let held = u64::try_from(held.as_millis()).unwrap_or(0);
-            self.shadow.ask(context, sitter, wanted, source, Question::lead(input, held));
         }
-        outcome
+    }
+
+    /// Has the policy on trial asked what the one that decides was asked, once.
+    fn ask_shadow(
+        &mut self,
+        context: &Arc<Context>,
+        sitter: Sitter<'_>,
+        on_trial: Option<&(Source, WantedPolicy)>,
+    ) {
+        let (Some((source, wanted)), Some(decided)) = (on_trial, &self.decided) else { return };
+        if self.shadow.is_known() {
+            if self.tried.as_ref() == Some(&decided.question) {
+                return;
+            }
+            self.tried = Some(decided.question.clone());
+        }
+        let held = u64::try_from(decided.lead.as_millis()).unwrap_or(0);
+        let question = Question::lead(decided.input.clone(), held);
+        self.shadow.ask(context, sitter, wanted, source, question);
     }
 
     /// Takes over what the status tells of before the operator started.
@@ -169,7 +189,8 @@ impl Leads {
         let (wanted, on_trial) = object.spec.policy.as_ref()?.roles();
         let namespace = &key(object).namespace;
         let source = Source::of(namespace, &wanted)?;
-        let shadow = on_trial.and_then(|wanted| Some(self.shadow.status(&Source::of(namespace, &wanted)?)));
+        let shadow =
+            on_trial.and_then(|wanted| Some(self.shadow.status(&Source::of(namespace, &wanted)?, None)));
         Some(PolicyStatus { state: self.seat.kept_state(), shadow, ..self.seat.status(context, &source) })
     }
 }

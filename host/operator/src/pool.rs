@@ -337,7 +337,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
 
     let last_error = state.seat.last_error().cloned();
     let policy = source.map(|source| {
-        let shadow = on_trial.as_ref().map(|(source, _)| state.shadow.status(source));
+        let shadow = on_trial.as_ref().map(|(source, _)| state.shadow.status(source, Some(decision.applied)));
         PolicyStatus { shadow, ..state.seat.status(context, source) }
     });
     let patience = SignedDuration::from_secs(i64::from(spec.startup_timeout_seconds));

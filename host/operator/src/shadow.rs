@@ -107,6 +107,11 @@ impl Shadow {
         self.0.told().active.as_ref().is_some_and(|active| active.policy.exports().busyness)
     }
 
+    /// Whether it is known who is on trial, so that what it is asked is answered.
+    pub(crate) fn is_known(&self) -> bool {
+        self.0.told().active.is_some()
+    }
+
     /// What it asked to be given back.
     pub(crate) fn kept_state(&self) -> Option<PolicyState> {
         self.0.told().state.clone()
@@ -152,7 +157,9 @@ impl Shadow {
         question: Question,
     ) {
         let inner = self.0.clone();
-        if inner.skip.swap(false, Ordering::Relaxed) || inner.at_work.swap(true, Ordering::Acquire) {
+        // A lead is asked for once anyway.
+        let skip = question.lead.is_none() && inner.skip.swap(false, Ordering::Relaxed);
+        if skip || inner.at_work.swap(true, Ordering::Acquire) {
             return;
         }
         let (context, wanted, source) = (context.clone(), wanted.clone(), source.clone());
@@ -168,9 +175,11 @@ impl Shadow {
         });
     }
 
-    /// What the status says of it.
-    pub(crate) fn status(&self, source: &Source) -> ShadowStatus {
-        let told = self.0.told();
+    /// What the status says of it. What it would keep is told beside the decision that it was compared with: until it has
+    /// answered about this one, nothing is.
+    pub(crate) fn status(&self, source: &Source, applied: Option<u32>) -> ShadowStatus {
+        let mut told = self.0.told().clone();
+        told.sizing = told.sizing.filter(|(_, instead, _)| applied == Some(*instead));
         let sizing = told.sizing.as_ref();
         ShadowStatus {
             source: source.to_string(),

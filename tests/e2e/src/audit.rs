@@ -114,6 +114,18 @@ pub fn operators_requests_since(namespace: &str, since: Timestamp) -> Result<Vec
     Ok(requests)
 }
 
+/// What an account asked for in vain, as it may not: verb and resource of each.
+pub fn refused(user: &str) -> Result<Vec<(String, String)>> {
+    let mut refused = Vec::new();
+    for event in log(user, Timestamp::MIN)? {
+        if event["user"]["username"] == user && event["responseStatus"]["code"] == 403 {
+            let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+            refused.push((text(&event["verb"]), text(&event["objectRef"]["resource"])));
+        }
+    }
+    Ok(refused)
+}
+
 /// Watches a namespace's pods from now on.
 pub struct PodWatch {
     events: Arc<Mutex<Vec<PodEvent>>>,
