@@ -34,12 +34,17 @@ pub fn parse(config: &str) -> Result<Config, Vec<String>> {
     for (key, value) in &keys {
         let given: String = value.to_string().chars().take(60).collect();
         match (key.as_str(), value) {
-            ("signal", Value::String(name)) if !name.is_empty() && name.len() <= 63 => read.signal.clone_from(name),
-            ("signal", _) => errors.push(format!("signal: {given} is no name of a signal: 1 to 63 bytes of text")),
+            ("signal", Value::String(name)) if !name.is_empty() && name.len() <= 63 => {
+                read.signal.clone_from(name)
+            }
+            ("signal", _) => {
+                errors.push(format!("signal: {given} is no name of a signal: 1 to 63 bytes of text"))
+            }
             ("perReplica", _) => match value.as_f64() {
                 Some(number) if number > 0.0 => read.per_replica = number,
                 Some(_) => errors.push(format!("perReplica: {given} is not above 0")),
-                None => errors.push(format!("perReplica: {given} is not a number; write one above 0, without quotes")),
+                None => errors
+                    .push(format!("perReplica: {given} is not a number; write one above 0, without quotes")),
             },
             _ => {
                 let key: String = key.chars().take(60).collect();
@@ -65,7 +70,10 @@ mod tests {
     fn errors_say_what_is_wrong_and_what_would_be_right() {
         for (config, error) in [
             (r#"{"perReplica": 0}"#, "perReplica: 0 is not above 0"),
-            (r#"{"perReplica": "5"}"#, r#"perReplica: "5" is not a number; write one above 0, without quotes"#),
+            (
+                r#"{"perReplica": "5"}"#,
+                r#"perReplica: "5" is not a number; write one above 0, without quotes"#,
+            ),
             (r#"{"signal": ""}"#, r#"signal: "" is no name of a signal: 1 to 63 bytes of text"#),
             (r#"{"queue": "a"}"#, "queue: unknown key; there are signal and perReplica"),
             ("5", r#"config is not a JSON object: write for example {"signal": "queue", "perReplica": 5}"#),
@@ -79,6 +87,9 @@ mod tests {
     fn the_schema_is_json_and_names_the_defaults() {
         let schema: Value = serde_json::from_str(SCHEMA).unwrap();
         assert_eq!(schema["properties"]["signal"]["default"], Config::default().signal.as_str());
-        assert_eq!(schema["properties"]["perReplica"]["default"].as_f64(), Some(Config::default().per_replica));
+        assert_eq!(
+            schema["properties"]["perReplica"]["default"].as_f64(),
+            Some(Config::default().per_replica)
+        );
     }
 }

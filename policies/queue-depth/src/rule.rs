@@ -22,7 +22,10 @@ pub struct Pool {
 pub enum Length {
     Known(f64),
     /// There is no number, and has not been for so long.
-    Failed { why: String, seconds: u64 },
+    Failed {
+        why: String,
+        seconds: u64,
+    },
     /// No signal has the name.
     Missing,
 }
@@ -42,7 +45,8 @@ pub fn decide(pool: &Pool, length: &Length, config: &Config) -> Answer {
     let (idle, words) = match length {
         Length::Known(length) => {
             let wanted = pods(*length, config.per_replica);
-            let words = format!("{name} {length} at {} a pod, at least {}", config.per_replica, pool.idle_target);
+            let words =
+                format!("{name} {length} at {} a pod, at least {}", config.per_replica, pool.idle_target);
             (wanted.max(pool.idle_target), words)
         }
         Length::Failed { why, seconds } => {
@@ -101,9 +105,15 @@ mod tests {
 
     #[test]
     fn each_pod_is_for_so_many_and_a_broken_one_is_rounded_up() {
-        for (length, per_replica, desired) in
-            [(0.0, 5.0, 3), (5.0, 5.0, 3), (6.0, 5.0, 4), (50.0, 5.0, 12), (1.0, 0.1, 12), (0.3, 0.1, 5), (-7.0, 1.0, 3)]
-        {
+        for (length, per_replica, desired) in [
+            (0.0, 5.0, 3),
+            (5.0, 5.0, 3),
+            (6.0, 5.0, 4),
+            (50.0, 5.0, 12),
+            (1.0, 0.1, 12),
+            (0.3, 0.1, 5),
+            (-7.0, 1.0, 3),
+        ] {
             assert_eq!(decided(POOL, length, per_replica), desired, "{length} at {per_replica}");
         }
     }
