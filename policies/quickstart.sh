@@ -1,5 +1,5 @@
 #!/bin/sh
-# Performs the steps of README.md up to the built components, with the code and the build commands that
+# Performs the steps of README.md up to the built and simulated components, with the code and the build commands that
 # stand there, so that the page cannot be wrong for long.
 #
 #   policies/quickstart.sh FOLDER     leaves rush-hour-{cargo-component,plain-cargo}.wasm in FOLDER
@@ -63,6 +63,8 @@ block 'file: src/lib.rs' >src/lib.rs
 rm src/rule.rs
 block 'file: cases.yaml' >cases.yaml
 build run rush-hour-cargo-component
+block 'file: pool.yaml' >pool.yaml
+sh -euc "$(block simulate)"
 
 mkdir "$work/plain"
 cd "$work/plain"
