@@ -57,6 +57,12 @@ lint: setup-rust policies chart-lint ## Check format and lints
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cd tests/cluster && test -z "$$(gofmt -l .)" && go vet ./...
 
+.PHONY: deny
+deny: ## Check dependencies: licences, versions that are there twice, sources
+	@hack/setup.sh cargo-deny
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deny --locked check licenses bans sources
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deny --locked --manifest-path policies/Cargo.toml check --config deny.toml licenses sources
+
 .PHONY: generated
 generated: build ## Check that generated files are current
 	@rm -rf target/generated && mkdir -p target/generated

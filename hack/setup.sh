@@ -2,7 +2,7 @@
 # Installs what building and testing need and this machine lacks. Safe to run again: what is there
 # is left alone, and a second run ends at once.
 #
-#   hack/setup.sh [all|packages|rust|cluster|chart|cargo-component|cargo-fuzz]...     (default: all)
+#   hack/setup.sh [all|packages|rust|cluster|chart|cargo-component|cargo-fuzz|cargo-deny]...     (default: all)
 #
 # packages         Debian packages (needs root; otherwise says what is missing)
 # rust             rustup targets and components
@@ -10,6 +10,7 @@
 # chart            packages, and helm in target/cluster/bin
 # cargo-component  the tool for authors of policies, in target/tools
 # cargo-fuzz       the fuzzer, in target/tools
+# cargo-deny       what checks licences and sources, in target/tools; not among all, as only `make deny` wants it
 set -euf
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -21,6 +22,7 @@ rust_targets='wasm32-unknown-unknown wasm32-wasip2 wasm32-wasip1 x86_64-unknown-
 rust_components='rustfmt clippy'
 cargo_component=0.21.1
 cargo_fuzz=0.13.2
+cargo_deny=0.20.2
 containerd=v2.3.7
 helm=v3.22.0
 kubernetes=v1.36.3 # go.mod says which one is built; this is what it calls itself
@@ -164,6 +166,7 @@ for part in "$@"; do
 	chart) setup_chart ;;
 	cargo-component) cargo_tool cargo-component "$cargo_component" ;;
 	cargo-fuzz) cargo_tool cargo-fuzz "$cargo_fuzz" ;;
+	cargo-deny) cargo_tool cargo-deny "$cargo_deny" ;;
 	all)
 		setup_rust
 		setup_cluster
