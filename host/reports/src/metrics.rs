@@ -91,7 +91,7 @@ impl Collector for Exposed {
                 let mut telling = Telling { groups: &mut groups, job: &job, spec, series };
                 let hidden = telling.states();
                 telling.results();
-                series.dropped + hidden
+                series.left_out(hidden)
             });
             dropped.extend(lost.map(|lost| (job.key.to_string(), lost)));
         }

@@ -1,6 +1,7 @@
 //! The values that results were reported with, bounded: when a job has too many series, those of its oldest executions go, and
 //! what is older than all that is left does not come in. What goes is counted. Beside them stands how executions ended.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,8 +30,10 @@ pub struct JobSeries {
     /// Executions that the cluster may still tell of, and whose reports are not kept any more.
     pub pruned: BTreeSet<ExecutionId>,
     held: usize,
-    /// Series left out so far.
-    pub dropped: u64,
+    /// Series of values left out so far.
+    dropped: u64,
+    /// The most series of nodes' states that were left out at a time.
+    most_hidden: Cell<u64>,
 }
 
 impl Series {
@@ -48,7 +51,7 @@ impl Series {
         let mut jobs = self.jobs();
         let known = jobs.entry(job.key.clone()).or_default();
         if !known.fits(job) {
-            *known = JobSeries::of(job, known.dropped);
+            *known = JobSeries::of(job, known.left_out(0));
         }
     }
 
@@ -113,6 +116,12 @@ impl Series {
 }
 
 impl JobSeries {
+    /// Series left out so far, given how many of nodes' states are left out now. It never falls, as a counter must not.
+    pub fn left_out(&self, hidden: u64) -> u64 {
+        self.most_hidden.set(self.most_hidden.get().max(hidden));
+        self.dropped + self.most_hidden.get()
+    }
+
     fn of(job: &JobView, dropped: u64) -> Self {
         Self { uid: job.uid.clone(), spec: job.metrics.clone(), dropped, ..Self::default() }
     }
@@ -192,6 +201,13 @@ mod tests {
                 (there, s.dropped)
             })
             .unwrap()
+    }
+
+    #[test]
+    fn what_was_left_out_never_becomes_less() {
+        let series = JobSeries { dropped: 3, ..JobSeries::default() };
+        let told: Vec<u64> = [0, 5, 2, 7, 0].into_iter().map(|hidden| series.left_out(hidden)).collect();
+        assert_eq!(told, [3, 8, 8, 10, 10]);
     }
 
     #[test]
