@@ -120,8 +120,12 @@ async fn all(release: &Release<'_>) -> Result<()> {
     restrict(&own.client, &own.namespace).await?;
     release.helm("install", &[]).await?;
     let deployments: Api<Deployment> = Api::namespaced(own.client.clone(), &own.namespace);
-    let ready = deployments.get("stoker").await?.status.and_then(|status| status.ready_replicas);
-    assert_eq!(ready, Some(2));
+    // Helm is content with one fewer, as an upgrade may have.
+    let both = || async {
+        let ready = deployments.get("stoker").await?.status.and_then(|status| status.ready_replicas);
+        Ok(ready == Some(2))
+    };
+    own.until("stoker", "two replicas that are Ready", both).await?;
 
     let watch = PodWatch::start(watched.pods(), keys::DEFAULT_BUSY_ANNOTATION).await?;
     watched
