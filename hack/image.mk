@@ -1,5 +1,6 @@
 # Packs the operator and the gate into images, without a registry or an engine. Included by the top Makefile.
 #   make image                                        for amd64, after building what goes in
+#   make image IMAGE_ARCHITECTURES="amd64 arm64"      for both
 #   make image STOKER_AMD64=FILE [STOKER_ARM64=FILE]  of static programs that you have
 #   make image IMAGE_TAG=1 IMAGE_NAME=REGISTRY/stoker IMAGE_GATE=REGISTRY/gate
 # target/image/stoker and target/image/gate are layouts as the Open Container Initiative describes them, which clients of
@@ -10,10 +11,18 @@ IMAGE_TAG ?= $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"
 # By which the operator trusts servers that name no authority of their own.
 IMAGE_AUTHORITIES ?= /etc/ssl/certs/ca-certificates.crt
 
+IMAGE_ARCHITECTURES ?= amd64
+
 .PHONY: image
 ifeq ($(STOKER_AMD64)$(STOKER_ARM64),)
+ifneq ($(filter amd64,$(IMAGE_ARCHITECTURES)),)
 image: release-musl
 image: STOKER_AMD64 := target/x86_64-unknown-linux-musl/release/stoker
+endif
+ifneq ($(filter arm64,$(IMAGE_ARCHITECTURES)),)
+image: release-musl-arm64
+image: STOKER_ARM64 := target/aarch64-unknown-linux-musl/release/stoker
+endif
 endif
 
 # $(call image-files,ARCHITECTURE,PROGRAM)

@@ -2,7 +2,7 @@
 # Installs what building and testing need and this machine lacks. Safe to run again: what is there
 # is left alone, and a second run ends at once.
 #
-#   hack/setup.sh [all|packages|rust|cluster|chart|cargo-component|cargo-fuzz|cargo-deny]...     (default: all)
+#   hack/setup.sh [all|packages|rust|cluster|chart|cargo-component|cargo-fuzz|cargo-deny|arm64]...     (default: all)
 #
 # packages         Debian packages (needs root; otherwise says what is missing)
 # rust             rustup targets and components
@@ -11,6 +11,7 @@
 # cargo-component  the tool for authors of policies, in target/tools
 # cargo-fuzz       the fuzzer, in target/tools
 # cargo-deny       what checks licences and sources, in target/tools; not among all, as only `make deny` wants it
+# arm64            a C compiler for arm64, and what runs its programs here; not among all, as only its image wants them
 set -euf
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -53,9 +54,9 @@ need() { # need PROGRAM HINT
 	}
 }
 
-setup_packages() {
+setup_packages() { # setup_packages [PACKAGE]... : these, or all that the tests need
 	missing=
-	for package in $packages; do
+	for package in ${*:-$packages}; do
 		# One stat each instead of asking dpkg-query, which takes half a second.
 		[ -e "/var/lib/dpkg/info/$package.list" ] || missing="$missing $package"
 	done
@@ -167,6 +168,7 @@ for part in "$@"; do
 	cargo-component) cargo_tool cargo-component "$cargo_component" ;;
 	cargo-fuzz) cargo_tool cargo-fuzz "$cargo_fuzz" ;;
 	cargo-deny) cargo_tool cargo-deny "$cargo_deny" ;;
+	arm64) setup_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static ;;
 	all)
 		setup_rust
 		setup_cluster
