@@ -1,10 +1,15 @@
 //! What cannot work is refused when it is applied, in words.
 #![allow(clippy::unwrap_used)]
 
-use anyhow::Result;
-use kube::api::{Patch, PatchParams};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::{Scope, pinned_kind};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
-use stoker_e2e::World;
+use stoker_e2e::{World, root};
 
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
@@ -208,5 +213,50 @@ async fn manifests_of_the_older_system_work_with_another_api_version() -> Result
     // Any case counts, as it did there.
     world.annotate(&world.alive("game-ws").await?[..2], "example.org/at-work", Some("True")).await?;
     world.counts("game-ws", 2, 3, 5).await?;
+    world.finish().await
+}
+
+/// The manifests in a folder and those in it.
+fn manifests(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            all.extend(manifests(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            all.push(path);
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn every_example_is_taken_with_every_field_of_it() -> Result<()> {
+    let world = World::without_operator("manifests").await?;
+    let files = manifests(&root().join("examples"))?;
+    ensure!(files.len() > 20, "{files:?}");
+    let params = PatchParams { dry_run: true, ..PatchParams::apply("e2e").validation_strict() };
+    for file in files {
+        let text = std::fs::read_to_string(&file)?;
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            let mut object: DynamicObject = serde_json::from_value(Value::deserialize(document)?)
+                .with_context(|| file.display().to_string())?;
+            let types = object.types.clone().with_context(|| format!("{}: no kind", file.display()))?;
+            let (kind, capabilities) =
+                pinned_kind(&world.client, &GroupVersionKind::try_from(types)?).await?;
+            let api: Api<DynamicObject> = match capabilities.scope {
+                Scope::Cluster => Api::all_with(world.client.clone(), &kind),
+                Scope::Namespaced => {
+                    object.metadata.namespace = Some(world.namespace.clone());
+                    Api::namespaced_with(world.client.clone(), &world.namespace, &kind)
+                }
+            };
+            let name = object.metadata.name.clone().unwrap_or_default();
+            let taken = api.patch(&name, &params, &Patch::Apply(&object)).await;
+            taken.with_context(|| format!("{}: {} {name}", file.display(), kind.kind))?;
+        }
+    }
     world.finish().await
 }

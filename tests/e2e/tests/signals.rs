@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use stoker_api::HotStandbyDeployment;
 use stoker_e2e::prometheus::{self, Prometheus};
 use stoker_e2e::web::Web;
-use stoker_e2e::{World, condition};
+use stoker_e2e::{World, condition, root};
 
 /// A pool that keeps one pod ready for every four things that wait.
 fn by_queue(signals: &Value) -> Value {
@@ -85,6 +85,33 @@ async fn i3_a_pool_follows_prometheus_and_does_not_shrink_while_it_is_away() -> 
     let failed =
         world.operator().metric("stoker_signal_fetch_duration_seconds_count", "outcome=\"failed\"")?;
     assert!(failed >= 4.0, "{failed}");
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn the_examples_pool_follows_its_queue_and_tries_another_rule_beside() -> Result<()> {
+    if !prometheus::is_installed() {
+        return Ok(());
+    }
+    let web = Web::start();
+    web.set("/metrics", 200, "# TYPE shop_orders_waiting gauge\nshop_orders_waiting 20\n");
+    let prometheus = Prometheus::start(&format!("127.0.0.1:{}", web.port));
+    let world = World::start_with("queued", &["--signal-hosts", "127.0.0.1"]).await?;
+    let file = root().join("examples/hot-standby-deployment/queue-depth.yaml");
+    let text = std::fs::read_to_string(file)?;
+    let address = "http://prometheus.monitoring.svc:9090";
+    assert!(text.contains(address));
+    let text = text.replace(address, &format!("http://127.0.0.1:{}", prometheus.port));
+    let pool: HotStandbyDeployment = serde_yaml::from_str(&text)?;
+    world.pools().create(&PostParams::default(), &pool).await?;
+    world.counts("queued", 0, 4, 4).await?;
+    let differs = |pool: &HotStandbyDeployment| {
+        let policy = pool.status.as_ref().and_then(|status| status.policy.clone());
+        let shadow = policy.and_then(|policy| policy.shadow).unwrap_or_default();
+        shadow.would_keep == Some(2) && shadow.differs.is_some_and(|words| words.contains("2 instead of 4"))
+    };
+    world.status("queued", "told what the other rule would keep", differs).await?;
     world.finish().await
 }
 
