@@ -2,18 +2,28 @@
 //! beside plain CronJobs with the same work; on simulated nodes thousands that fire at the same minute, while the
 //! operator is killed over and over, and as many plain CronJobs.
 //!
-//! `crons skew [RUNS]` or `crons crowd [OBJECTS]`; both if nothing is given.
+//! ```text
+//! crons skew [RUNS] [OBJECTS]           30 runs of each sort, of 5 objects at a time
+//! crons crowd [OBJECTS] [KILLS] [APART] 5,000; 10 kills, 12 seconds apart, from the first warm-up on
+//! crons plain [OBJECTS]                 as many plain CronJobs
+//! crons bare [OBJECTS]                  as many Jobs, created as fast as they are taken
+//! ```
+//!
+//! All of them if nothing is given.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoker_api::{PreScaledCronJob, keys};
 use stoker_e2e::World;
@@ -22,23 +32,37 @@ use stoker_e2e::flips::Waits;
 use stoker_e2e::merge;
 use stoker_e2e::processes::{Cost, processor_time};
 
-/// Objects of each sort on the real node.
+/// Runs of each sort on the real node, and the objects whose runs begin at the same second.
+const RUNS: usize = 30;
 const EACH: usize = 5;
 const AT_A_TIME: usize = 16;
-/// Kills of the operator while thousands are warmed up.
-const KILLS: u32 = 10;
+/// Objects of one minute.
+const CROWD: usize = 5_000;
+/// Kills of the operator while they are warmed up and at work, and the seconds between them: some of each.
+const KILLS: usize = 10;
+const APART: usize = 12;
+const LEAD: SignedDuration = SignedDuration::from_secs(60);
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let (what, count) = (arguments.next(), arguments.next().map(|n| n.parse::<usize>()).transpose()?);
-    if what.as_deref().is_none_or(|what| what == "skew") {
-        skew(count.unwrap_or(30)).await?;
+    let what = arguments.next();
+    let mut number = |otherwise: usize| -> Result<usize> {
+        Ok(arguments.next().map(|n| n.parse()).transpose()?.unwrap_or(otherwise))
+    };
+    match what.as_deref() {
+        Some("skew") => skew(number(RUNS)?, number(EACH)?).await,
+        Some("crowd") => crowd(number(CROWD)?, number(KILLS)?, number(APART)?).await,
+        Some("plain") => plain_crowd(number(CROWD)?).await,
+        Some("bare") => bare(number(CROWD)?).await,
+        Some(other) => bail!("{other} is none of skew, crowd, plain and bare"),
+        None => {
+            skew(RUNS, EACH).await?;
+            crowd(CROWD, KILLS, APART).await?;
+            plain_crowd(CROWD).await?;
+            bare(CROWD).await
+        }
     }
-    if what.as_deref().is_none_or(|what| what == "crowd") {
-        crowd(count.unwrap_or(5_000)).await?;
-    }
-    Ok(())
 }
 
 fn told(waits: &Waits) -> String {
@@ -57,14 +81,14 @@ fn plain(name: &str, template: &Value, schedule: &str) -> Result<CronJob> {
     }))?)
 }
 
-async fn skew(runs: usize) -> Result<()> {
+async fn skew(runs: usize, each: usize) -> Result<()> {
     let world = World::start_with("skew", &FLAGS).await?;
     ensure!(world.has_real_node().await?, "this cluster has no real node");
     let template = work_that_tells();
     let sorts = ["InitContainer", "Exec", "CronJob"];
     let plain_api: Api<CronJob> = Api::namespaced(world.client.clone(), &world.namespace);
     let name = |sort: &str, n: usize| format!("{}-{n}", sort.to_lowercase());
-    for n in 0..EACH {
+    for n in 0..each {
         for sort in sorts {
             let name = name(sort, n);
             if sort == "CronJob" {
@@ -79,7 +103,7 @@ async fn skew(runs: usize) -> Result<()> {
     }
     let jobs_api: Api<Job> = Api::namespaced(world.client.clone(), &world.namespace);
     let began = Instant::now();
-    let limit = Duration::from_secs(120 + 90 * runs.div_ceil(EACH) as u64);
+    let limit = Duration::from_secs(120 + 90 * runs.div_ceil(each) as u64);
     let mut delays = BTreeMap::<&str, Vec<f64>>::new();
     while sorts.iter().any(|sort| delays.get(sort).is_none_or(|all| all.len() < runs)) {
         ensure!(began.elapsed() < limit, "too few runs have ended");
@@ -107,42 +131,73 @@ async fn skew(runs: usize) -> Result<()> {
         }
     }
     println!(
-        "{EACH} objects of each sort, every minute, warmed up 30 s before, side by side on the real node:"
+        "{each} objects of each sort, every minute, warmed up 30 s before, side by side on the real node:"
     );
     for sort in sorts {
         let all = delays.remove(sort).unwrap_or_default();
         println!("  {sort}: {} runs, work began after its instant by {}", all.len(), told(&Waits::new(all)));
     }
-    for n in 0..EACH {
+    for n in 0..each {
         plain_api.delete(&name("CronJob", n), &DeleteParams::background()).await?;
     }
     world.finish_crons().await
 }
 
-async fn crowd(count: usize) -> Result<()> {
-    let mut world = World::start_with("crowd", &FLAGS).await?;
-    let began = Instant::now();
-    // The minute must come after all objects are there.
-    let at = Timestamp::now() + SignedDuration::from_secs(120 + count as i64 / 25);
-    let at = at.round(jiff::Unit::Minute)?.checked_add(1.minute())?;
+/// A minute that comes after so many objects are there, and the schedule that names it.
+fn minute_after(wait: SignedDuration) -> Result<(Timestamp, String)> {
+    let at = (Timestamp::now() + wait).round(jiff::Unit::Minute)?.checked_add(1.minute())?;
     let zoned = at.to_zoned(jiff::tz::TimeZone::UTC);
-    let schedule = format!("{} {} * * *", zoned.minute(), zoned.hour());
-    let api: Api<PreScaledCronJob> = Api::namespaced(world.client.clone(), &world.namespace);
-    let object = |n: usize| -> Result<PreScaledCronJob> {
-        let mut object = cron(&format!("crowd-{n}"));
-        merge(&mut object["spec"], json!({"warmUp": "60s", "cronJob": {"spec": {"schedule": schedule}}}));
-        Ok(serde_json::from_value(object)?)
-    };
+    Ok((at, format!("{} {} * * *", zoned.minute(), zoned.hour())))
+}
+
+/// Creates objects, some at a time.
+async fn create_all<K>(api: &Api<K>, count: usize, object: impl Fn(usize) -> Result<K>) -> Result<()>
+where
+    K: Clone + Debug + Serialize + DeserializeOwned,
+{
     stream::iter(0..count)
         .map(|n| {
-            let (api, object) = (api.clone(), object(n));
+            let object = object(n);
             async move { anyhow::Ok(api.create(&PostParams::default(), &object?).await.map(drop)?) }
         })
         .buffer_unordered(AT_A_TIME)
-        .try_collect::<()>()
-        .await?;
+        .try_collect()
+        .await
+}
+
+/// The Jobs of a namespace, once there are so many; what there is after five minutes otherwise.
+async fn jobs(world: &World, count: usize) -> Result<Vec<Job>> {
+    let api: Api<Job> = Api::namespaced(world.client.clone(), &world.namespace);
+    let began = Instant::now();
+    loop {
+        let all = api.list(&ListParams::default()).await?.items;
+        if all.len() >= count || began.elapsed() > Duration::from_secs(300) {
+            return Ok(all);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
+/// How long after an instant the last of them was created, in seconds.
+fn last(jobs: &[Job], at: Timestamp) -> f64 {
+    let created = jobs.iter().filter_map(|job| Some(job.metadata.creation_timestamp.as_ref()?.0));
+    created.map(|created| created.duration_since(at).as_secs_f64()).fold(f64::NEG_INFINITY, f64::max)
+}
+
+async fn crowd(count: usize, kills: usize, apart: usize) -> Result<()> {
+    let mut world = World::start_with("crowd", &FLAGS).await?;
+    let began = Instant::now();
+    let (at, schedule) = minute_after(SignedDuration::from_secs(120 + count as i64 / 25))?;
+    let api: Api<PreScaledCronJob> = Api::namespaced(world.client.clone(), &world.namespace);
+    let lead = format!("{}s", LEAD.as_secs());
+    let object = |n: usize| -> Result<PreScaledCronJob> {
+        let mut object = cron(&format!("crowd-{n}"));
+        merge(&mut object["spec"], json!({"warmUp": lead, "cronJob": {"spec": {"schedule": schedule}}}));
+        Ok(serde_json::from_value(object)?)
+    };
+    create_all(&api, count, object).await?;
     println!("{count} PreScaledCronJobs after {:.0?}, all for {at}", began.elapsed());
-    let settled = at - SignedDuration::from_secs(75);
+    let settled = at - LEAD - SignedDuration::from_secs(15);
     ensure!(Timestamp::now() < settled, "they took too long");
     sleep_until(settled - SignedDuration::from_secs(10)).await;
     let (used, rest) = (processor_time(world.operator().pid())?, Instant::now());
@@ -151,25 +206,19 @@ async fn crowd(count: usize) -> Result<()> {
     println!("at rest: {cores:.3} cores, {} MiB", world.operator().memory()? >> 20);
 
     let cost = Cost::begin(&world)?;
-    sleep_until(at - SignedDuration::from_secs(60)).await;
-    for _ in 0..KILLS {
-        tokio::time::sleep(Duration::from_secs(4)).await;
+    let first = at - LEAD;
+    let mut before = 0;
+    for kill in 1..=kills {
+        let when = first + SignedDuration::from_secs((kill * apart) as i64);
+        sleep_until(when).await;
+        before += usize::from(when < at);
         if let Some(operator) = world.operator.as_mut() {
             operator.restart()?;
         }
     }
     sleep_until(at + SignedDuration::from_secs(1)).await;
     println!("processor time for each, ms, without the operators that were killed: {}", cost.each(count)?);
-    let jobs: Api<Job> = Api::namespaced(world.client.clone(), &world.namespace);
-    let limit = Instant::now();
-    let all = loop {
-        let all = jobs.list(&ListParams::default()).await?.items;
-        if all.len() >= count {
-            break all;
-        }
-        ensure!(limit.elapsed() < Duration::from_secs(300), "{} of {count} Jobs are there", all.len());
-        tokio::time::sleep(Duration::from_secs(2)).await;
-    };
+    let all = jobs(&world, count).await?;
     let mut owners = HashMap::<String, usize>::new();
     for job in &all {
         let owner = job.owner_references().first().map(|o| o.name.clone()).unwrap_or_default();
@@ -179,48 +228,49 @@ async fn crowd(count: usize) -> Result<()> {
         all.iter().filter(|job| job.metadata.creation_timestamp.as_ref().is_some_and(|t| t.0 < at)).count();
     let doubles = owners.values().filter(|n| **n > 1).count();
     println!(
-        "{early} of {count} Jobs were there before the instant, across {KILLS} kills; {doubles} doubles"
+        "{} Jobs, {early} of {count} there before the instant, the last {:.0} s after it; {kills} kills {apart} s apart, {before} of them before the instant; {doubles} doubles",
+        all.len(),
+        last(&all, at),
     );
-    drop(world);
-
-    let world = World::without_operator("plain").await?;
-    let at = Timestamp::now() + SignedDuration::from_secs(60 + count as i64 / 25);
-    let at = at.round(jiff::Unit::Minute)?.checked_add(1.minute())?;
-    let zoned = at.to_zoned(jiff::tz::TimeZone::UTC);
-    let schedule = format!("{} {} * * *", zoned.minute(), zoned.hour());
-    let template = cron("x")["spec"]["cronJob"]["spec"]["jobTemplate"]["spec"]["template"].clone();
-    let api: Api<CronJob> = Api::namespaced(world.client.clone(), &world.namespace);
-    stream::iter(0..count)
-        .map(|n| {
-            let (api, object) = (api.clone(), plain(&format!("plain-{n}"), &template, &schedule));
-            async move { anyhow::Ok(api.create(&PostParams::default(), &object?).await.map(drop)?) }
-        })
-        .buffer_unordered(AT_A_TIME)
-        .try_collect::<()>()
-        .await?;
-    sleep_until(at).await;
-    let jobs: Api<Job> = Api::namespaced(world.client.clone(), &world.namespace);
-    let (limit, mut last) = (Instant::now(), 0.0);
-    loop {
-        let all = jobs.list(&ListParams::default()).await?.items;
-        for job in &all {
-            let created = job.metadata.creation_timestamp.as_ref().map_or(at, |t| t.0);
-            last = f64::max(last, created.duration_since(at).as_secs_f64());
-        }
-        if all.len() >= count {
-            println!(
-                "{count} plain CronJobs at the same minute: the last Job was created {last:.0} s after the instant"
-            );
-            break;
-        }
-        if limit.elapsed() > Duration::from_secs(300) {
-            println!("{count} plain CronJobs: {} Jobs are there 300 s after the instant", all.len());
-            break;
-        }
-        tokio::time::sleep(Duration::from_secs(2)).await;
-    }
-    println!("namespaces are left behind: take the cluster down");
+    println!("the namespace is left behind: take the cluster down");
     Ok(())
+}
+
+async fn plain_crowd(count: usize) -> Result<()> {
+    let world = World::without_operator("plain").await?;
+    let (at, schedule) = minute_after(SignedDuration::from_secs(60 + count as i64 / 25))?;
+    let template = simulated();
+    let api: Api<CronJob> = Api::namespaced(world.client.clone(), &world.namespace);
+    create_all(&api, count, |n| plain(&format!("plain-{n}"), &template, &schedule)).await?;
+    sleep_until(at).await;
+    let all = jobs(&world, count).await?;
+    println!(
+        "{} of {count} plain CronJobs have a Job, the last {:.0} s after the instant",
+        all.len(),
+        last(&all, at)
+    );
+    println!("the namespace is left behind: take the cluster down");
+    Ok(())
+}
+
+async fn bare(count: usize) -> Result<()> {
+    let world = World::without_operator("bare").await?;
+    let template = simulated();
+    let api: Api<Job> = Api::namespaced(world.client.clone(), &world.namespace);
+    let began = Instant::now();
+    let object = |n: usize| -> Result<Job> {
+        let name = format!("bare-{n}");
+        Ok(serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"template": template}}))?)
+    };
+    create_all(&api, count, object).await?;
+    println!("{count} Jobs, {AT_A_TIME} at a time: {:.1} s", began.elapsed().as_secs_f64());
+    println!("the namespace is left behind: take the cluster down");
+    Ok(())
+}
+
+/// The template of a run on simulated nodes.
+fn simulated() -> Value {
+    cron("x")["spec"]["cronJob"]["spec"]["jobTemplate"]["spec"]["template"].clone()
 }
 
 async fn sleep_until(at: Timestamp) {
