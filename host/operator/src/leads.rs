@@ -13,6 +13,7 @@ use stoker_policy::contract::{types, warm_up};
 use crate::context::Context;
 use crate::object::{Key, Kind};
 use crate::policies::Source;
+use crate::policy_cache::Role;
 use crate::seat::{Seat, Sitter, Trouble};
 use crate::shadow::{Question, Shadow};
 
@@ -73,7 +74,8 @@ impl Leads {
         }
         let uid = object.uid().unwrap_or_default();
         let generation = object.metadata.generation;
-        let sitter = Sitter { key: &key, uid: &uid, generation, otherwise: "the spec's warm-up holds" };
+        let (role, otherwise) = (Role::Deciding, "the spec's warm-up holds");
+        let sitter = Sitter { key: &key, uid: &uid, generation, role, otherwise };
         let trouble = self.seat.settle(context, sitter, &wanted, &source).await;
         if on_trial.is_none() {
             self.shadow.end();

@@ -4,6 +4,7 @@
 //! ```text
 //! components/HEX.wasm   the component with this SHA-256
 //! pools/UID.json        {"digest", "config"} of the policy that last decided for the object
+//! pools/UID.trial.json  the same of the policy that was last on trial there
 //! ```
 //!
 //! Nothing here is trusted: bytes count only if they have the digest that the object's status names, and
@@ -25,6 +26,25 @@ const MAX_BYTES: u64 = 256 << 20;
 /// The folder, if there is one.
 #[derive(Clone, Default)]
 pub struct PolicyCache(Option<Arc<Path>>);
+
+/// What a policy does at an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Deciding,
+    OnTrial,
+}
+
+impl Role {
+    /// How the files of its notes end.
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Deciding => "json",
+            Self::OnTrial => "trial.json",
+        }
+    }
+}
+
+const ROLES: [Role; 2] = [Role::Deciding, Role::OnTrial];
 
 #[derive(Serialize, Deserialize)]
 struct Note {
@@ -64,26 +84,33 @@ impl PolicyCache {
         .await;
     }
 
-    /// Notes which policy decides for an object, by its UID.
-    pub async fn note(&self, uid: &str, digest: &Digest, config: &str) {
+    /// Notes which policy has a role at an object, by the object's UID.
+    pub async fn note(&self, uid: &str, role: Role, digest: &Digest, config: &str) {
         let (uid, note) = (uid.to_owned(), Note { digest: digest.clone(), config: config.to_owned() });
         self.work("note a policy", move |folder| {
-            write(&pool(folder, &uid), &serde_json::to_vec(&note).map_err(io::Error::other)?)
+            write(&pool(folder, &uid, role), &serde_json::to_vec(&note).map_err(io::Error::other)?)
         })
         .await;
     }
 
-    /// The component and config that last decided for an object, if it is the digest that its status names.
-    pub async fn find(&self, uid: &str, digest: &str) -> Option<(Arc<[u8]>, String)> {
+    /// The component and config that last had a role at an object, if it is the digest that its status names. The two
+    /// may have changed places since they were noted.
+    pub async fn find(&self, uid: &str, role: Role, digest: &str) -> Option<(Arc<[u8]>, String)> {
         let (uid, digest) = (uid.to_owned(), digest.to_owned());
         self.work("find a policy", move |folder| {
-            let note: Note = serde_json::from_slice(&fs::read(pool(folder, &uid))?)?;
-            let bytes = fs::read(component(folder, &note.digest))?;
-            if note.digest.as_str() == digest && Digest::of(&bytes) == note.digest {
-                Ok((bytes.into(), note.config))
-            } else {
-                Err(io::ErrorKind::NotFound.into())
+            let other = ROLES.into_iter().filter(|other| *other != role);
+            for role in [role].into_iter().chain(other) {
+                let Ok(note) = fs::read(pool(folder, &uid, role)) else { continue };
+                let note: Note = serde_json::from_slice(&note)?;
+                if note.digest.as_str() != digest {
+                    continue;
+                }
+                let bytes = fs::read(component(folder, &note.digest))?;
+                if Digest::of(&bytes) == note.digest {
+                    return Ok((bytes.into(), note.config));
+                }
             }
+            Err(io::ErrorKind::NotFound.into())
         })
         .await
     }
@@ -91,7 +118,11 @@ impl PolicyCache {
     /// Forgets an object that is gone.
     pub async fn forget(&self, uid: &str) {
         let uid = uid.to_owned();
-        self.work("forget a policy", move |folder| fs::remove_file(pool(folder, &uid))).await;
+        self.work("forget a policy", move |folder| {
+            let removed = ROLES.map(|role| fs::remove_file(pool(folder, &uid, role)));
+            removed.into_iter().find(|removed| is_trouble(removed)).unwrap_or(Ok(()))
+        })
+        .await;
     }
 
     async fn work<T: Send + 'static>(
@@ -116,10 +147,15 @@ fn component(folder: &Path, digest: &Digest) -> PathBuf {
     folder.join("components").join(digest.as_str().trim_start_matches("sha256:")).with_extension("wasm")
 }
 
-fn pool(folder: &Path, uid: &str) -> PathBuf {
+/// Whether something else is wrong than that there is no such file.
+fn is_trouble(done: &io::Result<()>) -> bool {
+    done.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
+}
+
+fn pool(folder: &Path, uid: &str, role: Role) -> PathBuf {
     // A UID is made by the API server; nothing else becomes a path.
     let safe: String = uid.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-    folder.join("pools").join(safe).with_extension("json")
+    folder.join("pools").join(safe).with_extension(role.ending())
 }
 
 /// Whole or not at all.
@@ -181,26 +217,60 @@ mod tests {
         let digest = Digest::of(&bytes);
         let cache = PolicyCache::open(Some(folder.0.clone())).unwrap();
         cache.keep(&digest, bytes.clone()).await;
-        cache.note("a-uid", &digest, "{\"percent\":1}").await;
+        cache.note("a-uid", Role::Deciding, &digest, "{\"percent\":1}").await;
 
         let cache = PolicyCache::open(Some(folder.0.clone())).unwrap();
-        let found = cache.find("a-uid", digest.as_str()).await;
+        let found = cache.find("a-uid", Role::Deciding, digest.as_str()).await;
         assert_eq!(found, Some((bytes.clone(), "{\"percent\":1}".to_owned())));
-        assert_eq!(cache.find("a-uid", Digest::of(b"newer").as_str()).await, None, "the status is newer");
-        assert_eq!(cache.find("../a-uid", digest.as_str()).await, cache.find("a-uid", digest.as_str()).await);
+        assert_eq!(
+            cache.find("a-uid", Role::Deciding, Digest::of(b"newer").as_str()).await,
+            None,
+            "the status is newer"
+        );
+        assert_eq!(
+            cache.find("../a-uid", Role::Deciding, digest.as_str()).await,
+            cache.find("a-uid", Role::Deciding, digest.as_str()).await
+        );
 
         fs::write(component(&folder.0, &digest), b"changed").unwrap();
-        assert_eq!(cache.find("a-uid", digest.as_str()).await, None, "other bytes");
+        assert_eq!(cache.find("a-uid", Role::Deciding, digest.as_str()).await, None, "other bytes");
         cache.keep(&digest, bytes).await;
         cache.forget("a-uid").await;
-        assert_eq!(cache.find("a-uid", digest.as_str()).await, None, "forgotten");
+        assert_eq!(cache.find("a-uid", Role::Deciding, digest.as_str()).await, None, "forgotten");
+    }
+
+    #[tokio::test]
+    async fn i3_a_policy_on_trial_does_not_take_the_place_of_the_one_that_decides() {
+        let folder = Folder::new("roles");
+        let cache = PolicyCache::open(Some(folder.0.clone())).unwrap();
+        let [good, tried] =
+            [&b"good"[..], b"tried"].map(|bytes| (Digest::of(bytes), Arc::<[u8]>::from(bytes)));
+        for (digest, bytes) in [&good, &tried] {
+            cache.keep(digest, bytes.clone()).await;
+        }
+        cache.note("uid", Role::Deciding, &good.0, "{}").await;
+        cache.note("uid", Role::OnTrial, &tried.0, "{\"percent\":1}").await;
+        let found = |role, digest: &Digest| {
+            let (cache, digest) = (cache.clone(), digest.to_string());
+            async move { cache.find("uid", role, &digest).await.map(|(_, config)| config) }
+        };
+        assert_eq!(found(Role::Deciding, &good.0).await.as_deref(), Some("{}"));
+        assert_eq!(found(Role::OnTrial, &tried.0).await.as_deref(), Some("{\"percent\":1}"));
+        // They have changed places, and the operator was stopped before it noted that.
+        assert_eq!(found(Role::Deciding, &tried.0).await.as_deref(), Some("{\"percent\":1}"));
+        assert_eq!(found(Role::OnTrial, &good.0).await.as_deref(), Some("{}"));
+        cache.forget("uid").await;
+        assert_eq!(found(Role::Deciding, &good.0).await, None);
+        assert_eq!(found(Role::OnTrial, &tried.0).await, None);
     }
 
     #[tokio::test]
     async fn without_a_folder_nothing_is_kept() {
         let cache = PolicyCache::open(None).unwrap();
-        cache.note("uid", &Digest::of(b""), "{}").await;
-        assert!(!cache.exists() && cache.find("uid", Digest::of(b"").as_str()).await.is_none());
+        cache.note("uid", Role::Deciding, &Digest::of(b""), "{}").await;
+        assert!(
+            !cache.exists() && cache.find("uid", Role::Deciding, Digest::of(b"").as_str()).await.is_none()
+        );
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::fence::Fence;
 use crate::members::Seen;
 use crate::object::{Pool, PoolKind};
 use crate::policies::Source;
+use crate::policy_cache::Role;
 use crate::report::{self, report};
 use crate::seat::{Seat, Sitter};
 use crate::shadow::Shadow;
@@ -222,6 +223,7 @@ async fn look(pool: &Pool, context: &Arc<Context>) -> Result<Action, ReconcileEr
         key: &key,
         uid,
         generation: pool.meta().generation,
+        role: Role::Deciding,
         otherwise: "the formula decides, and the target does not fall",
     };
     let trouble = match &wanted {

@@ -14,6 +14,7 @@ use crate::again::patience;
 use crate::context::Context;
 use crate::object::{Key, Kind};
 use crate::policies::{Content, Source};
+use crate::policy_cache::Role;
 
 /// Why the policy that the spec names does not decide: a reason for the condition, and words.
 pub(crate) type Trouble = (String, String);
@@ -42,6 +43,7 @@ pub(crate) struct Sitter<'a> {
     pub(crate) key: &'a Key,
     pub(crate) uid: &'a str,
     pub(crate) generation: Option<i64>,
+    pub(crate) role: Role,
     /// What decides as long as no component does, for people.
     pub(crate) otherwise: &'static str,
 }
@@ -50,6 +52,8 @@ pub(crate) struct Sitter<'a> {
 #[derive(Default)]
 pub(crate) struct Seat {
     pub(crate) active: Option<Active>,
+    /// The role in which the active one was noted in the cache.
+    noted: Option<Role>,
     /// Digest of the component that decided before the operator started, until it is needed or replaced.
     last_known: Option<String>,
     /// Why that one does not decide now.
@@ -149,6 +153,10 @@ impl Seat {
             && active.config == wanted.config
         {
             active.source = wanted.source;
+            // Places were changed, or the policy was found again after a restart.
+            if self.noted.replace(sitter.role) != Some(sitter.role) {
+                context.cache.note(sitter.uid, sitter.role, wanted.policy.digest(), &wanted.config).await;
+            }
             return Ok(());
         }
         let digest = wanted.policy.digest().to_string();
@@ -161,8 +169,9 @@ impl Seat {
         match context.host.validate(&wanted.policy, &wanted.config, wanted.limits).await {
             Ok(()) => {
                 tracing::info!(object = %sitter.key, source = %wanted.source, digest, "policy in use");
-                context.cache.note(sitter.uid, wanted.policy.digest(), &wanted.config).await;
+                context.cache.note(sitter.uid, sitter.role, wanted.policy.digest(), &wanted.config).await;
                 self.activate(wanted);
+                self.noted = Some(sitter.role);
                 Ok(())
             }
             Err(refusal) => {
@@ -190,7 +199,7 @@ impl Seat {
         limits: Limits,
         digest: &str,
     ) -> Result<(), String> {
-        let Some((bytes, config)) = context.cache.find(sitter.uid, digest).await else {
+        let Some((bytes, config)) = context.cache.find(sitter.uid, sitter.role, digest).await else {
             let kept =
                 if context.cache.exists() { "" } else { " (`stoker run --policy-cache` would keep it)" };
             return Err(format!(

@@ -19,6 +19,7 @@ use crate::context::Context;
 use crate::deciding::{self, Looks};
 use crate::object::Key;
 use crate::policies::Source;
+use crate::policy_cache::Role;
 use crate::pool::PoolState;
 use crate::projection;
 use crate::seat::{Active, Seat, Sitter};
@@ -165,7 +166,8 @@ impl Shadow {
         let (context, wanted, source) = (context.clone(), wanted.clone(), source.clone());
         let (key, uid, generation) = (sitter.key.clone(), sitter.uid.to_owned(), sitter.generation);
         tokio::spawn(async move {
-            let sitter = Sitter { key: &key, uid: &uid, generation, otherwise: "nothing is compared" };
+            let (role, otherwise) = (Role::OnTrial, "nothing is compared");
+            let sitter = Sitter { key: &key, uid: &uid, generation, role, otherwise };
             let again = inner.run(&context, sitter, &wanted, &source, question).await;
             inner.at_work.store(false, Ordering::Release);
             if let Some(skip) = again {
