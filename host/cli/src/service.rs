@@ -34,7 +34,7 @@ impl Logging {
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal());
         match self.log_format {
-            LogFormat::Json => log.json().flatten_event(true).init(),
+            LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
             LogFormat::Text => log.with_target(false).init(),
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::runtime::utils::Backoff;
+use kube::runtime::watcher;
 
 use crate::object::Key;
 
@@ -35,6 +36,12 @@ impl BackOff {
         let chance = RandomState::new().build_hasher().finish() % 1000;
         full.mul_f64(0.75 + 0.25 * chance as f64 / 1000.0)
     }
+}
+
+/// How objects are listed and watched: in one piece, which the API server answers from memory. Pages are read from its store,
+/// each of them anew.
+pub fn watches() -> watcher::Config {
+    watcher::Config { page_size: None, ..watcher::Config::default() }
 }
 
 /// The waits of one watch; an event of it sets them back.

@@ -25,7 +25,7 @@ use crate::decision_file::{DecisionFile, Witness};
 use crate::decisions::Decisions;
 use crate::desk::Desk;
 use crate::job_templates::JobTemplates;
-use crate::kept::{Permits, Remembered};
+use crate::kept::{Creations, Permits, Remembered};
 use crate::lease::LeaseOptions;
 use crate::metrics::Metrics;
 use crate::nodes::NodeIndex;
@@ -257,6 +257,8 @@ pub struct Context {
     pub pod_logs: PodLogs,
     pub templates: JobTemplates,
     pub step_asker: StepAsker,
+    /// Looks that create children.
+    pub creations: Creations,
     /// For the statuses of objects whose children are kept.
     pub status_permits: Permits,
     /// For their Events.
@@ -339,6 +341,7 @@ impl Context {
             pod_logs,
             templates: JobTemplates::default(),
             step_asker: StepAsker::default(),
+            creations: Creations::default(),
             status_permits: Permits::default(),
             event_permits: Permits::default(),
             orphans: Orphans::default(),
@@ -443,7 +446,6 @@ impl Context {
             }
             stays
         });
-        self.policies.release(key, &[]);
         self.unfinished.done(key);
         for uid in &gone {
             self.owners.forget(uid);
@@ -452,12 +454,20 @@ impl Context {
             self.prober.forget(uid);
             self.reports.forget(uid);
             self.signals.forget(uid);
+        }
+        self.forget_policies(key, gone);
+    }
+
+    /// Forgets which policies an object used that is gone, and what they were asked.
+    pub fn forget_policies(self: &Arc<Self>, key: &Key, uids: Vec<String>) {
+        self.policies.release(key, &[]);
+        for uid in &uids {
             self.decisions.forget(uid);
         }
-        if self.cache.exists() && !gone.is_empty() {
+        if self.cache.exists() && !uids.is_empty() {
             let context = self.clone();
             tokio::spawn(async move {
-                for uid in gone {
+                for uid in uids {
                     context.cache.forget(&uid).await;
                 }
             });

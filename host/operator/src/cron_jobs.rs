@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -40,18 +41,11 @@ pub struct Own {
 impl Keeper for PreScaledCronJob {
     const KIND: Kind = Kind::PreScaledCronJob;
     const CREATES: usize = 1;
+    // Thousands of runs may have the same instant.
+    const YIELDS: Duration = Duration::from_secs(30);
     type Child = SlimJob;
-    type Status = PreScaledCronJobStatus;
     type Told = Told;
     type Own = Own;
-
-    fn status(&self) -> Option<&PreScaledCronJobStatus> {
-        self.status.as_ref()
-    }
-
-    fn put_status(&mut self, status: PreScaledCronJobStatus) {
-        self.status = Some(status);
-    }
 
     fn remembered(context: &Context) -> &Remembered<Self> {
         &context.cron_jobs

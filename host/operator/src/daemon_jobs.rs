@@ -31,17 +31,8 @@ impl Keeper for DaemonJob {
     const KIND: Kind = Kind::DaemonJob;
     const CREATES: usize = 16;
     type Child = SlimJob;
-    type Status = DaemonJobStatus;
     type Told = Told;
     type Own = ();
-
-    fn status(&self) -> Option<&DaemonJobStatus> {
-        self.status.as_ref()
-    }
-
-    fn put_status(&mut self, status: DaemonJobStatus) {
-        self.status = Some(status);
-    }
 
     fn remembered(context: &Context) -> &Remembered<Self> {
         &context.daemon_jobs

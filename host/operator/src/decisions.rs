@@ -16,12 +16,12 @@ use serde::Serialize;
 use stoker_core::pool::status::PoolStatus;
 use stoker_policy::contract::{busyness, scaling, warm_up};
 use stoker_policy::{Exchange, Record};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::context::Context;
 use crate::object::{Key, Kind};
+use crate::server::{answer, listen_at};
 use crate::startup::StartError;
 
 /// Of an object so many are kept.
@@ -239,25 +239,16 @@ fn evidence(pod: &busyness::Evidence) -> usize {
 pub async fn serve(
     listen: Option<String>,
     context: Arc<Context>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, StartError> {
     let Some(address) = listen else { return Ok(tokio::spawn(async {})) };
-    let refused = |error| StartError::Listen { address: address.clone(), error };
-    let listener = TcpListener::bind(&address).await.map_err(refused)?;
-    let bound = listener.local_addr().map_err(refused)?;
+    let (listener, bound) = listen_at(&address).await?;
     tracing::info!(listens = %bound, "serving /decisions and /records");
     let router = Router::new()
         .route("/decisions/{kind}/{namespace}/{name}", get(lines))
         .route("/records/{kind}/{namespace}/{name}", get(records))
         .with_state(context);
-    Ok(tokio::spawn(async move {
-        let until = async move {
-            stop.wait_for(|s| *s).await.ok();
-        };
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
-            tracing::error!(%error, "the server of /decisions and /records ended");
-        }
-    }))
+    Ok(answer(listener, router, "/decisions and /records", stop))
 }
 
 type Object = Path<(String, String, String)>;

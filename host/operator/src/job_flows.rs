@@ -52,18 +52,11 @@ type Named = (String, Option<(Option<String>, Option<i64>)>);
 impl Keeper for JobFlow {
     const KIND: Kind = Kind::JobFlow;
     const CREATES: usize = 16;
+    // Steps wait for one another, and people for flows.
+    const YIELDS: Duration = Duration::from_secs(5);
     type Child = SlimJob;
-    type Status = JobFlowStatus;
     type Told = Told;
     type Own = Own;
-
-    fn status(&self) -> Option<&JobFlowStatus> {
-        self.status.as_ref()
-    }
-
-    fn put_status(&mut self, status: JobFlowStatus) {
-        self.status = Some(status);
-    }
 
     fn remembered(context: &Context) -> &Remembered<Self> {
         &context.flows

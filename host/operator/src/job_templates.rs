@@ -18,9 +18,10 @@ use stoker_api::{JobTemplate, JobTemplateStatus, keys};
 use stoker_core::conditions::Conditions;
 use tokio::sync::watch;
 
-use crate::again::WatchBackOff;
+use crate::again::{WatchBackOff, watches};
 use crate::apply::timed;
 use crate::context::{Context, Scope};
+use crate::looks;
 use crate::object::Key;
 
 /// A status is written at most this often.
@@ -189,7 +190,7 @@ pub async fn control(context: Arc<Context>, scope: Arc<Scope>, mut stop: watch::
     let (objects, writer) = reflector::store();
     scope.templates.keep(objects.clone());
     let (noted, told, store) = (scope.clone(), context.clone(), objects.clone());
-    let changes = watcher(api, watcher::Config::default().any_semantic())
+    let changes = watcher(api, watches())
         .backoff(WatchBackOff::default())
         .modify(|object| object.metadata.managed_fields = None)
         .reflect(writer)
@@ -217,7 +218,7 @@ pub async fn control(context: Arc<Context>, scope: Arc<Scope>, mut stop: watch::
         .graceful_shutdown_on(async move {
             stop.wait_for(|s| *s).await.ok();
         })
-        .run(reconcile, on_error, context)
+        .run(|object, context| looks::numbered(reconcile(object, context)), on_error, context)
         .for_each(|result| {
             if let Err(error) = result
                 && !matches!(error, controller::Error::ObjectNotFound(_))

@@ -36,6 +36,7 @@ mod job_templates;
 mod kept;
 mod leads;
 mod lease;
+mod looks;
 mod members;
 mod metrics;
 mod node_batch_jobs;
@@ -90,7 +91,7 @@ pub mod rehearsal {
     pub use crate::projection::{ScalingContext, asked, scaling_input};
 }
 
-pub use again::WatchBackOff;
+pub use again::{WatchBackOff, watches};
 pub use certificates::keep_current;
 pub use context::{ClaimOptions, Options, ReportOptions, SignalOptions};
 pub use lease::LeaseOptions;
@@ -217,7 +218,7 @@ async fn control<K: PoolKind>(
     looked(&scope).keep(pools.clone());
     // What Stoker writes itself, the status, asks for no look.
     let wanted = predicates::generation.combine(predicates::finalizers);
-    let changes = watcher(api, watcher::Config::default().any_semantic())
+    let changes = watcher(api, watches())
         .backoff(WatchBackOff::default())
         .modify(|object| {
             // Kept for each object for as long as it exists, and read by nobody here.
@@ -237,7 +238,11 @@ async fn control<K: PoolKind>(
         .graceful_shutdown_on(async move {
             stop.wait_for(|s| *s).await.ok();
         })
-        .run(pool::reconcile::<K>, on_error::<K>, context.clone())
+        .run(
+            |pool, context| looks::numbered(pool::reconcile::<K>(pool, context)),
+            on_error::<K>,
+            context.clone(),
+        )
         .for_each(|result| {
             match result {
                 // An object that was deleted: its pods' ends, if nothing else, ask for a look at it.

@@ -29,17 +29,8 @@ impl Keeper for NodeBatchJob {
     const KIND: Kind = Kind::NodeBatchJob;
     const CREATES: usize = 16;
     type Child = SlimPod;
-    type Status = NodeBatchJobStatus;
     type Told = Told;
     type Own = ();
-
-    fn status(&self) -> Option<&NodeBatchJobStatus> {
-        self.status.as_ref()
-    }
-
-    fn put_status(&mut self, status: NodeBatchJobStatus) {
-        self.status = Some(status);
-    }
 
     fn remembered(context: &Context) -> &Remembered<Self> {
         &context.node_batch_jobs

@@ -12,7 +12,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use stoker_core::fan_out::NodeView;
 use tokio::sync::watch;
 
-use crate::again::WatchBackOff;
+use crate::again::{WatchBackOff, watches};
 use crate::context::Context;
 use crate::slim_node::SlimNode;
 
@@ -110,8 +110,7 @@ impl NodeIndex {
 /// Keeps the index true until told to stop. Where nodes may not be watched, all of them are taken for good.
 pub async fn watch_nodes(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
     let api = Api::<SlimNode>::all(context.client.clone());
-    let mut events =
-        watcher(api, watcher::Config::default().any_semantic()).backoff(WatchBackOff::default()).boxed();
+    let mut events = watcher(api, watches()).backoff(WatchBackOff::default()).boxed();
     let mut listed = HashSet::new();
     let mut news = false;
     loop {

@@ -16,7 +16,7 @@ use stoker_core::pool::JobView;
 use stoker_core::pool::overlay::BELIEVED;
 use tokio::sync::watch;
 
-use crate::again::WatchBackOff;
+use crate::again::{WatchBackOff, watches};
 use crate::context::{Context, Scope};
 use crate::job_templates;
 use crate::object::{Key, Kind};
@@ -294,7 +294,7 @@ pub async fn watch_children<C: Child>(
     scope: Arc<Scope>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let config = watcher::Config::default().labels(keys::OWNER_UID).any_semantic();
+    let config = watches().labels(keys::OWNER_UID);
     let mut events =
         watcher(scope.api::<C>(context.client.clone()), config).backoff(WatchBackOff::default()).boxed();
     let index = C::index(&context);

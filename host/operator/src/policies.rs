@@ -18,7 +18,7 @@ use stoker_policy::{Digest, Info, Policy, builtin};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::again::WatchBackOff;
+use crate::again::{WatchBackOff, watches};
 use crate::context::{Context, Scope};
 use crate::object::Key;
 
@@ -317,8 +317,7 @@ async fn fetch(
 /// Tells the sources that their ConfigMaps changed, until told to stop.
 pub async fn watch_config_maps(context: Arc<Context>, scope: Arc<Scope>, mut stop: watch::Receiver<bool>) {
     let api = scope.api::<PartialObjectMeta<ConfigMap>>(context.client.clone());
-    let mut events =
-        watcher(api, watcher::Config::default().any_semantic()).backoff(WatchBackOff::default()).boxed();
+    let mut events = watcher(api, watches()).backoff(WatchBackOff::default()).boxed();
     let mut listed = HashSet::new();
     loop {
         let event = tokio::select! {

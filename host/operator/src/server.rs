@@ -1,5 +1,6 @@
 //! /healthz, /readyz and /metrics.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -18,26 +19,42 @@ use crate::startup::StartError;
 pub async fn serve(
     listen: Option<String>,
     context: Arc<Context>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, StartError> {
     let Some(address) = listen else { return Ok(tokio::spawn(async {})) };
-    let refused = |error| StartError::Listen { address: address.clone(), error };
-    let listener = TcpListener::bind(&address).await.map_err(refused)?;
-    let bound = listener.local_addr().map_err(refused)?;
+    let (listener, bound) = listen_at(&address).await?;
     tracing::info!(address = %bound, "serving /healthz, /readyz, /metrics");
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(context);
-    Ok(tokio::spawn(async move {
+    Ok(answer(listener, router, "/healthz, /readyz and /metrics", stop))
+}
+
+/// Listens at an address, and tells which it is: with port 0 it is any that is free.
+pub async fn listen_at(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |error| StartError::Listen { address: address.to_owned(), error };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+/// Answers requests until told to stop.
+pub fn answer(
+    listener: TcpListener,
+    router: Router,
+    paths: &'static str,
+    mut stop: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
         let until = async move {
             stop.wait_for(|s| *s).await.ok();
         };
         if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
-            tracing::error!(%error, "the server of /healthz, /readyz and /metrics ended");
+            tracing::error!(%error, "the server of {paths} ended");
         }
-    }))
+    })
 }
 
 async fn ready(State(context): State<Arc<Context>>) -> impl IntoResponse {

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde_json::Value;
-use stoker_api::{CaSource, Signal};
+use stoker_api::Signal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -36,24 +36,57 @@ pub struct Fetcher {
     roots: Option<Vec<u8>>,
 }
 
+/// With what a signal's source is asked, as Secrets and ConfigMaps have it.
+pub struct Credentials {
+    token: Option<String>,
+    /// For https.
+    tls: Option<TlsConnector>,
+}
+
+/// Why there is no number.
+struct Failure {
+    words: String,
+    /// The server does not take the credentials, or is not trusted by them: others may be there by now.
+    of_credentials: bool,
+}
+
+impl From<String> for Failure {
+    fn from(words: String) -> Self {
+        Self { words, of_credentials: false }
+    }
+}
+
 impl Fetcher {
     pub fn new(client: kube::Client, hosts: Vec<String>, roots: Option<Vec<u8>>) -> Self {
         Self { client, hosts, roots }
     }
 
-    /// The number of a signal of an object in a namespace.
-    pub async fn fetch(&self, namespace: &str, signal: &Signal) -> Result<f64, String> {
-        let (url, read): (String, Reader<'_>) = match (&signal.prometheus, &signal.http) {
-            (Some(source), _) => {
-                let query: String = form_urlencoded::byte_serialize(source.query.as_bytes()).collect();
-                let url = format!("{}/api/v1/query?query={query}", source.url.trim_end_matches('/'));
-                (url, Reader::Prometheus)
-            }
-            (None, Some(source)) => (source.url.clone(), Reader::Json(&source.pointer)),
-            // Admission lets no such signal through.
-            (None, None) => return Err("it names no source".to_owned()),
+    /// The number of a signal of an object in a namespace. What credentials are known is kept between fetches: they are
+    /// read once, and again when they turn out not to fit.
+    pub async fn fetch(
+        &self,
+        namespace: &str,
+        signal: &Signal,
+        known: &mut Option<Credentials>,
+    ) -> Result<f64, String> {
+        let (uri, read) = target(signal)?;
+        let credentials = match known {
+            Some(credentials) => credentials,
+            None => known.insert(self.credentials(namespace, signal, &uri).await?),
         };
-        let uri: Uri = url.parse().map_err(|error| format!("its url cannot be used: {error}"))?;
+        let fetched = self.get(&uri, credentials).await.and_then(|(status, body)| {
+            let of_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            read.read(status, &body).map_err(|words| Failure { words, of_credentials })
+        });
+        fetched.map_err(|Failure { words, of_credentials }| {
+            if of_credentials {
+                *known = None;
+            }
+            words
+        })
+    }
+
+    async fn credentials(&self, namespace: &str, signal: &Signal, uri: &Uri) -> Result<Credentials, String> {
         let token = match &signal.token {
             None => None,
             Some(from) => {
@@ -62,27 +95,10 @@ impl Fetcher {
                 Some(format!("Bearer {token}"))
             }
         };
-        let (status, body) = self.get(namespace, &uri, token, signal.ca.as_ref()).await?;
-        read.read(status, &body)
-    }
-
-    async fn get(
-        &self,
-        namespace: &str,
-        uri: &Uri,
-        token: Option<String>,
-        ca: Option<&CaSource>,
-    ) -> Result<(StatusCode, Bytes), String> {
-        let secure = uri.scheme_str() == Some("https");
-        let host = uri.host().ok_or("its url has no host")?;
-        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let to = self.address(host, port).await?;
-        let stream = TcpStream::connect(to).await.map_err(|error| format!("cannot connect: {error}"))?;
-        stream.set_nodelay(true).ok();
-        if !secure {
-            return exchange(stream, uri, token).await;
+        if uri.scheme_str() != Some("https") {
+            return Ok(Credentials { token, tls: None });
         }
-        let pem = match (ca, &self.roots) {
+        let pem = match (&signal.ca, &self.roots) {
             (Some(ca), _) => trust::certificate(&self.client, namespace, ca).await?,
             (None, Some(pem)) => pem.clone(),
             (None, None) => {
@@ -90,10 +106,23 @@ impl Fetcher {
                     .to_owned());
             }
         };
+        let tls = Some(TlsConnector::from(Arc::new(trusting(&pem)?)));
+        Ok(Credentials { token, tls })
+    }
+
+    async fn get(&self, uri: &Uri, credentials: &Credentials) -> Result<(StatusCode, Bytes), Failure> {
+        let host = uri.host().ok_or_else(|| "its url has no host".to_owned())?;
+        let port = uri.port_u16().unwrap_or(if credentials.tls.is_some() { 443 } else { 80 });
+        let to = self.address(host, port).await?;
+        let stream = TcpStream::connect(to).await.map_err(|error| format!("cannot connect: {error}"))?;
+        stream.set_nodelay(true).ok();
+        let token = credentials.token.clone();
+        let Some(tls) = &credentials.tls else { return Ok(exchange(stream, uri, token).await?) };
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
         let name = name.map_err(|_| format!("{host} is no name that a certificate can have"))?;
-        let connected = TlsConnector::from(Arc::new(trusting(&pem)?)).connect(name, stream).await;
-        exchange(connected.map_err(|error| format!("TLS: {error}"))?, uri, token).await
+        let untrusted = |error| Failure { words: format!("TLS: {error}"), of_credentials: true };
+        let connected = tls.connect(name, stream).await.map_err(untrusted)?;
+        Ok(exchange(connected, uri, token).await?)
     }
 
     /// The address of a host that may be asked.
@@ -119,6 +148,21 @@ impl Fetcher {
             false => format!("there is no host {host}"),
         })
     }
+}
+
+/// Where a signal is asked for, and how its number is found in the answer.
+fn target(signal: &Signal) -> Result<(Uri, Reader<'_>), String> {
+    let (url, read): (String, Reader<'_>) = match (&signal.prometheus, &signal.http) {
+        (Some(source), _) => {
+            let query: String = form_urlencoded::byte_serialize(source.query.as_bytes()).collect();
+            let url = format!("{}/api/v1/query?query={query}", source.url.trim_end_matches('/'));
+            (url, Reader::Prometheus)
+        }
+        (None, Some(source)) => (source.url.clone(), Reader::Json(&source.pointer)),
+        // Admission lets no such signal through.
+        (None, None) => return Err("it names no source".to_owned()),
+    };
+    Ok((url.parse().map_err(|error| format!("its url cannot be used: {error}"))?, read))
 }
 
 /// Whether a host and port are what is allowed: `HOST`, `HOST:PORT`, `*.SUFFIX` or `*`.
@@ -285,7 +329,16 @@ fn cut(words: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    use axum::Router;
+    use axum::http::HeaderMap;
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+    use serde_json::json;
+
     use super::*;
+    use crate::kept::fake::{refusal, serve};
 
     #[test]
     fn one_number_of_prometheus_is_a_number_and_all_else_says_why_not() {
@@ -335,6 +388,50 @@ mod tests {
         assert_eq!(json(b"", ""), Err("its answer is not JSON".to_owned()));
         let moved = Reader::Json("").read(StatusCode::FOUND, b"1");
         assert_eq!(moved, Err("HTTP 302: redirects are not followed".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn i10_a_token_is_read_once_and_again_when_the_server_takes_it_no_more() {
+        let secrets = serve(|asked| match asked.what.as_str() {
+            "GET /api/v1/namespaces/shop/secrets/queue" => {
+                let data = json!({"token": BASE64_STANDARD.encode(b"good\n")});
+                (
+                    200,
+                    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "queue"}, "data": data}),
+                )
+            }
+            _ => refusal(404, "NotFound"),
+        });
+        let code = Arc::new(AtomicU16::new(200));
+        let answers = code.clone();
+        let router = Router::new().fallback(move |headers: HeaderMap| {
+            let good = headers.get(header::AUTHORIZATION).is_some_and(|token| token == "Bearer good");
+            let code = if good { answers.load(Ordering::Relaxed) } else { 401 };
+            async move { (StatusCode::from_u16(code).unwrap(), "5") }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let signal: Signal = serde_json::from_value(json!({
+            "name": "queue",
+            "http": {"url": format!("http://{address}/"), "pointer": ""},
+            "token": {"name": "queue", "key": "token"},
+        }))
+        .unwrap();
+
+        let fetcher = Fetcher::new(secrets.client.clone(), vec!["127.0.0.1".to_owned()], None);
+        let mut known = None;
+        let mut fetched = async |answer: u16| {
+            code.store(answer, Ordering::Relaxed);
+            let fetched = fetcher.fetch("shop", &signal, &mut known).await;
+            (fetched, secrets.calls().len())
+        };
+        assert_eq!(fetched(200).await, (Ok(5.0), 1));
+        assert_eq!(fetched(200).await, (Ok(5.0), 1));
+        assert_eq!(fetched(503).await, (Err("HTTP 503".to_owned()), 1), "another token would not help");
+        assert_eq!(fetched(401).await, (Err("HTTP 401".to_owned()), 1));
+        assert_eq!(fetched(200).await, (Ok(5.0), 2));
+        server.abort();
     }
 
     #[test]

@@ -146,6 +146,7 @@ async fn fetch_all(
 ) {
     let mut turns = tokio::time::interval(Duration::from_secs(u64::from(signal.period_seconds)));
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut credentials = None;
     loop {
         turns.tick().await;
         let Some(context) = context.upgrade() else { return };
@@ -153,8 +154,8 @@ async fn fetch_all(
         let permit = context.signals.permits.acquire().await;
         let asked = Instant::now();
         let timeout = Duration::from_secs(u64::from(signal.timeout_seconds));
-        let fetched =
-            tokio::time::timeout(timeout, context.signals.fetcher.fetch(&key.namespace, &signal)).await;
+        let fetching = context.signals.fetcher.fetch(&key.namespace, &signal, &mut credentials);
+        let fetched = tokio::time::timeout(timeout, fetching).await;
         drop(permit);
         let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {} s", timeout.as_secs())));
         context.metrics.signals.fetched(fetched.is_ok(), asked.elapsed());

@@ -20,10 +20,11 @@ use stoker_core::claims::{Claim, End};
 use stoker_core::conditions::Conditions;
 use tokio::sync::{oneshot, watch};
 
-use crate::again::{ERRORS, WatchBackOff};
+use crate::again::{ERRORS, WatchBackOff, watches};
 use crate::apply::{self, timed};
 use crate::claims::{self, Bound, Refused, Unchanged, Wanted};
 use crate::context::{Context, Scope};
+use crate::looks;
 use crate::object::{Key, Kind, Pool};
 
 /// As long as the object exists.
@@ -120,7 +121,7 @@ pub async fn control(context: Arc<Context>, scope: Arc<Scope>, mut stop: watch::
     let (claims, writer) = reflector::store();
     scope.claims.keep(claims.clone());
     let wanted = predicates::generation.combine(predicates::finalizers);
-    let changes = watcher(api, watcher::Config::default().any_semantic())
+    let changes = watcher(api, watches())
         .backoff(WatchBackOff::default())
         .modify(|object| object.metadata.managed_fields = None)
         .reflect(writer)
@@ -132,7 +133,7 @@ pub async fn control(context: Arc<Context>, scope: Arc<Scope>, mut stop: watch::
         .graceful_shutdown_on(async move {
             stop.wait_for(|s| *s).await.ok();
         })
-        .run(reconcile, on_error, context)
+        .run(|object, context| looks::numbered(reconcile(object, context)), on_error, context)
         .for_each(|result| {
             if let Err(error) = result
                 && !matches!(error, controller::Error::ObjectNotFound(_))

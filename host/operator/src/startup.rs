@@ -1,6 +1,8 @@
 //! What must hold before the operator starts, each with what to do when it does not.
 
 use axum::http::{HeaderValue, header};
+use futures::future::{BoxFuture, FutureExt as _, join_all};
+use futures::join;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams};
 use kube::client::ClientBuilder;
@@ -150,60 +152,58 @@ pub async fn connect() -> Result<Client, StartError> {
     }
 }
 
-/// Checks CRDs and permissions.
+/// Checks CRDs and permissions, all at once: each question costs a way to the API server and back.
 pub async fn check(client: &Client, options: &Options) -> Result<(), StartError> {
-    crds(client).await?;
     let namespaces =
         if options.namespaces.is_empty() { vec![String::new()] } else { options.namespaces.clone() };
-    for namespace in namespaces {
-        may::<HotStandbyDeployment>(client, &namespace, "hotstandbydeployments.stoker.dev").await?;
-        may::<HotStandbyJob>(client, &namespace, "hotstandbyjobs.stoker.dev").await?;
-        may::<StandbyClaim>(client, &namespace, "standbyclaims.stoker.dev").await?;
-        may::<PreScaledCronJob>(client, &namespace, "prescaledcronjobs.stoker.dev").await?;
-        may::<JobFlow>(client, &namespace, "jobflows.stoker.dev").await?;
-        may::<JobTemplate>(client, &namespace, "jobtemplates.stoker.dev").await?;
-        may::<DaemonJob>(client, &namespace, "daemonjobs.stoker.dev").await?;
-        may::<NodeBatchJob>(client, &namespace, "nodebatchjobs.stoker.dev").await?;
-        may::<k8s_openapi::api::core::v1::Pod>(client, &namespace, "pods").await?;
-        may::<k8s_openapi::api::batch::v1::Job>(client, &namespace, "jobs.batch").await?;
-        may::<k8s_openapi::api::core::v1::ConfigMap>(client, &namespace, "configmaps").await?;
-    }
-    Ok(())
+    let crds = join_all(stoker_api::crds().into_iter().map(|crd| known(client, crd)));
+    let permitted = join_all(namespaces.iter().map(|namespace| permitted(client, namespace)));
+    let (crds, permitted) = join!(crds, permitted);
+    // The first that is told does not depend on which answer came first.
+    crds.into_iter().chain(permitted).collect()
 }
 
-async fn crds(client: &Client) -> Result<(), StartError> {
+async fn permitted(client: &Client, namespace: &str) -> Result<(), StartError> {
+    let asked: [BoxFuture<'_, Result<(), StartError>>; 11] = [
+        may::<HotStandbyDeployment>(client, namespace, "hotstandbydeployments.stoker.dev").boxed(),
+        may::<HotStandbyJob>(client, namespace, "hotstandbyjobs.stoker.dev").boxed(),
+        may::<StandbyClaim>(client, namespace, "standbyclaims.stoker.dev").boxed(),
+        may::<PreScaledCronJob>(client, namespace, "prescaledcronjobs.stoker.dev").boxed(),
+        may::<JobFlow>(client, namespace, "jobflows.stoker.dev").boxed(),
+        may::<JobTemplate>(client, namespace, "jobtemplates.stoker.dev").boxed(),
+        may::<DaemonJob>(client, namespace, "daemonjobs.stoker.dev").boxed(),
+        may::<NodeBatchJob>(client, namespace, "nodebatchjobs.stoker.dev").boxed(),
+        may::<k8s_openapi::api::core::v1::Pod>(client, namespace, "pods").boxed(),
+        may::<k8s_openapi::api::batch::v1::Job>(client, namespace, "jobs.batch").boxed(),
+        may::<k8s_openapi::api::core::v1::ConfigMap>(client, namespace, "configmaps").boxed(),
+    ];
+    join_all(asked).await.into_iter().collect()
+}
+
+/// Checks that the cluster has a CRD, and not an older one.
+async fn known(client: &Client, crd: CustomResourceDefinition) -> Result<(), StartError> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in stoker_api::crds() {
-        let name = crd.metadata.name.unwrap_or_default();
-        match api.get_metadata_opt(&name).await {
-            Ok(Some(found)) => {
-                let revision = found
-                    .metadata
-                    .annotations
-                    .as_ref()
-                    .and_then(|a| a.get(keys::CRD_REVISION)?.parse::<u32>().ok())
-                    .unwrap_or(0);
-                if revision < CRD_REVISION {
-                    return Err(StartError::CrdOlder { name, found: revision });
-                }
-                if revision > CRD_REVISION {
-                    tracing::warn!(name, revision, "the CRD is newer than this binary");
-                }
+    let name = crd.metadata.name.unwrap_or_default();
+    match api.get_metadata_opt(&name).await {
+        Ok(Some(found)) => {
+            let annotations = found.metadata.annotations.as_ref();
+            let revision = annotations.and_then(|a| a.get(keys::CRD_REVISION)?.parse().ok()).unwrap_or(0);
+            if revision < CRD_REVISION {
+                return Err(StartError::CrdOlder { name, found: revision });
             }
-            Ok(None) => return Err(StartError::CrdMissing(name)),
-            // An account without the right to read CRDs can still work: the listing below tells if they exist.
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                tracing::warn!(name, "this account may not read CRDs, so their revision is not checked");
+            if revision > CRD_REVISION {
+                tracing::warn!(name, revision, "the CRD is newer than this binary");
             }
-            Err(error) => {
-                return Err(StartError::Unreachable {
-                    url: "the API server".into(),
-                    error: error.to_string(),
-                });
-            }
+            Ok(())
         }
+        Ok(None) => Err(StartError::CrdMissing(name)),
+        // An account without the right to read CRDs can still work: the listing tells if they exist.
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            tracing::warn!(name, "this account may not read CRDs, so their revision is not checked");
+            Ok(())
+        }
+        Err(error) => Err(StartError::Unreachable { url: "the API server".into(), error: error.to_string() }),
     }
-    Ok(())
 }
 
 /// Checks that objects of a kind are known and may be listed; `namespace` is empty for all.

@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use stoker_api::{NodeBatchJob, keys};
-use stoker_operator::{SlimNode, SlimPod, WatchBackOff};
+use stoker_operator::{SlimNode, SlimPod, WatchBackOff, watches};
 use stoker_reports::JobKey;
 use tokio::sync::watch;
 
@@ -58,7 +58,7 @@ async fn events<K>(
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut events = watcher(api, config.any_semantic()).backoff(WatchBackOff::default()).boxed();
+    let mut events = watcher(api, config).backoff(WatchBackOff::default()).boxed();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -90,7 +90,7 @@ async fn jobs(client: Client, known: Arc<Known>, (index, scope): Scope, stop: wa
         object.metadata.managed_fields = None;
         known.put_job(object);
     };
-    events(api, watcher::Config::default(), &known, Watch::Jobs(index), stop, |event| match event {
+    events(api, watches(), &known, Watch::Jobs(index), stop, |event| match event {
         watcher::Event::Init => listed.clear(),
         watcher::Event::InitApply(object) => {
             listed.insert(view::key(&object));
@@ -111,7 +111,7 @@ async fn jobs(client: Client, known: Arc<Known>, (index, scope): Scope, stop: wa
 
 async fn pods(client: Client, known: Arc<Known>, (index, scope): Scope, stop: watch::Receiver<bool>) {
     let api: Api<SlimPod> = api(client, scope.as_deref());
-    let config = watcher::Config::default().labels(keys::EXECUTION);
+    let config = watches().labels(keys::EXECUTION);
     let mut listed: HashSet<String> = HashSet::new();
     events(api, config, &known, Watch::Pods(index), stop, |event| match event {
         watcher::Event::Init => listed.clear(),
@@ -130,22 +130,18 @@ async fn pods(client: Client, known: Arc<Known>, (index, scope): Scope, stop: wa
 
 async fn nodes(client: Client, known: Arc<Known>, stop: watch::Receiver<bool>) {
     let mut listed: HashSet<String> = HashSet::new();
-    events(Api::<SlimNode>::all(client), watcher::Config::default(), &known, Watch::Nodes, stop, |event| {
-        match event {
-            watcher::Event::Init => listed.clear(),
-            watcher::Event::InitApply(node) => {
-                listed.insert(node.name_any());
-                known.put_node(node.into_view());
-            }
-            watcher::Event::Apply(node) => known.put_node(node.into_view()),
-            watcher::Event::Delete(node) => {
-                let gone = node.name_any();
-                known.change_nodes(|nodes| nodes.retain(|name| name != gone));
-            }
-            watcher::Event::InitDone => {
-                known.change_nodes(|nodes| nodes.retain(|name| listed.contains(name)))
-            }
+    events(Api::<SlimNode>::all(client), watches(), &known, Watch::Nodes, stop, |event| match event {
+        watcher::Event::Init => listed.clear(),
+        watcher::Event::InitApply(node) => {
+            listed.insert(node.name_any());
+            known.put_node(node.into_view());
         }
+        watcher::Event::Apply(node) => known.put_node(node.into_view()),
+        watcher::Event::Delete(node) => {
+            let gone = node.name_any();
+            known.change_nodes(|nodes| nodes.retain(|name| name != gone));
+        }
+        watcher::Event::InitDone => known.change_nodes(|nodes| nodes.retain(|name| listed.contains(name))),
     })
     .await;
 }

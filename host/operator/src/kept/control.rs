@@ -14,9 +14,10 @@ use stoker_api::keys;
 use tokio::sync::watch;
 
 use super::{Keeper, KeptError, Memory, api, carry_out, key, write};
-use crate::again::WatchBackOff;
+use crate::again::{WatchBackOff, watches};
 use crate::apply;
 use crate::context::{Context, Scope};
+use crate::looks;
 use crate::object::Key;
 use crate::orphans;
 
@@ -34,7 +35,7 @@ pub async fn control<K: Keeper>(context: Arc<Context>, scope: Arc<Scope>, mut st
     // What Stoker writes itself, the status, asks for no look.
     let wanted = predicates::generation.combine(predicates::finalizers).combine(predicates::annotations);
     let noted = scope.clone();
-    let changes = watcher(scope.api::<K>(context.client.clone()), watcher::Config::default().any_semantic())
+    let changes = watcher(scope.api::<K>(context.client.clone()), watches())
         .backoff(WatchBackOff::default())
         .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
@@ -51,7 +52,11 @@ pub async fn control<K: Keeper>(context: Arc<Context>, scope: Arc<Scope>, mut st
         .graceful_shutdown_on(async move {
             stop.wait_for(|s| *s).await.ok();
         })
-        .run(reconcile::<K>, on_error::<K>, context.clone())
+        .run(
+            |object, context| looks::numbered(reconcile::<K>(object, context)),
+            on_error::<K>,
+            context.clone(),
+        )
         .for_each(|result| {
             match result {
                 Err(controller::Error::ObjectNotFound(gone)) => {
@@ -71,10 +76,11 @@ fn forget<K: Keeper>(context: &Arc<Context>, key: &Key) {
     if context.leads() {
         orphans::end::<K>(context, key);
     }
-    for uid in K::remembered(context).forget(key) {
-        context.owners.forget(&uid);
+    let gone = K::remembered(context).forget(key);
+    for uid in &gone {
+        context.owners.forget(uid);
     }
-    context.policies.release(key, &[]);
+    context.forget_policies(key, gone);
     context.templates.uses(key, BTreeSet::new());
     context.unfinished.done(key);
 }

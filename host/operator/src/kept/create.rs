@@ -112,6 +112,7 @@ where
         }
     };
     let parts = (maker.wanted)(&latest, parts);
+    let _creating = context.creations.begin();
 
     let refused = Mutex::new(HashSet::new());
     let stopped = Mutex::new(false);

@@ -12,9 +12,10 @@
 mod child;
 mod control;
 mod create;
+mod creations;
 mod deeds;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod farewells;
 mod memory;
 mod outbox;
@@ -27,6 +28,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::Api;
 use kube::core::NamespaceResourceScope;
+use kube::core::object::HasStatus;
 use kube::runtime::controller::Action as Next;
 use kube::runtime::events::{Event, EventType};
 use kube::{Resource, ResourceExt as _};
@@ -41,6 +43,7 @@ use crate::object::{Key, Kind};
 pub use child::{KeptChild, View};
 pub use control::control;
 pub use create::{Created, Maker, Outcome, create};
+pub use creations::Creations;
 pub use deeds::{Deed, carry_out, perform};
 pub use farewells::Farewells;
 pub use memory::{Memory, Remembered};
@@ -58,6 +61,7 @@ pub enum KeptError {
 /// A kind of object whose children are kept.
 pub trait Keeper:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + HasStatus<Status: Clone + Default + PartialEq + Send + Sync + 'static>
     + Clone
     + Debug
     + Serialize
@@ -69,16 +73,15 @@ pub trait Keeper:
     const KIND: Kind;
     /// Children of one look that are created at a time.
     const CREATES: usize;
+    /// So long its statuses give way while looks, of whatever objects, create children. What is urgent does not.
+    const YIELDS: Duration = Duration::ZERO;
     /// Jobs, or pods.
     type Child: KeptChild;
-    type Status: Clone + Default + PartialEq + Send + Sync + 'static;
     /// News that hold once a status is written.
     type Told: Send + Sync + 'static;
     /// What the kind itself remembers of an object between two looks.
     type Own: Default + Send + 'static;
 
-    fn status(&self) -> Option<&Self::Status>;
-    fn put_status(&mut self, status: Self::Status);
     /// What is remembered of its objects.
     fn remembered(context: &Context) -> &Remembered<Self>;
     /// What asks for looks at its objects.
@@ -184,10 +187,15 @@ pub async fn publish<K: Keeper>(context: &Context, object: &K, news: &[News]) {
     }
 }
 
-/// The same beside what goes on: Events wait for nobody, and nobody for them.
+/// So long Events give way while looks create children.
+const EVENTS_YIELD: Duration = Duration::from_secs(30);
+
+/// The same beside what goes on: nobody waits for Events.
 pub fn publish_soon<K: Keeper>(context: &Arc<Context>, object: &Arc<K>, news: Vec<News>) {
     let (context, object) = (context.clone(), object.clone());
     tokio::spawn(async move {
+        // When it is over, they have waited long enough.
+        tokio::time::timeout(EVENTS_YIELD, context.creations.none()).await.ok();
         let _permit = context.event_permits.one().await;
         publish(&context, &*object, &news).await;
     });

@@ -72,6 +72,15 @@ struct Inner<K: Keeper> {
     proven: Option<(u64, Instant)>,
 }
 
+/// When a status is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Now,
+    In(Duration),
+    /// When no look creates children any more, or after so long.
+    AfterCreations(Duration),
+}
+
 /// A status that is to be written.
 struct Letter<K: Keeper> {
     object: Arc<K>,
@@ -151,20 +160,27 @@ impl<K: Keeper> Outbox<K> {
         inner.next.is_some() && !std::mem::replace(&mut inner.at_work, true)
     }
 
-    /// How long until there is something to write; None = there is nothing, and the task that asks ends.
-    fn due(&self) -> Option<Duration> {
+    /// What to do about what there is to write; None = there is nothing, and the task that asks ends. `creating` = looks
+    /// create children.
+    fn due(&self, creating: bool) -> Option<Due> {
         let mut inner = self.inner();
         let Some(next) = &inner.next else {
             inner.at_work = false;
             return None;
         };
         if next.urgent {
-            return Some(Duration::ZERO);
+            return Some(Due::Now);
         }
         let left = |since: Option<Instant>, span: Duration| {
             since.map_or(Duration::ZERO, |since| span.saturating_sub(since.elapsed()))
         };
-        Some(left(inner.written, STATUS_PERIOD).max(left(inner.since, GATHERED)))
+        let wait = left(inner.written, STATUS_PERIOD).max(left(inner.since, GATHERED));
+        let yields = left(inner.since, K::YIELDS);
+        Some(match (wait.is_zero(), creating && !yields.is_zero()) {
+            (false, _) => Due::In(wait),
+            (true, true) => Due::AfterCreations(yields),
+            (true, false) => Due::Now,
+        })
     }
 
     fn take(&self) -> Option<Letter<K>> {
@@ -197,15 +213,30 @@ pub fn hand_over<K: Keeper>(
 /// Writes what there is to tell of an object until there is nothing any more.
 async fn deliver<K: Keeper>(context: Arc<Context>, outbox: Arc<Outbox<K>>) {
     let mut failures = 0;
-    while let Some(wait) = outbox.due() {
-        if !wait.is_zero() {
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = outbox.hurry.notified() => {}
+    while let Some(due) = outbox.due(context.creations.any()) {
+        match due {
+            Due::Now => {}
+            Due::In(wait) => {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = outbox.hurry.notified() => {}
+                }
+                continue;
             }
-            continue;
+            Due::AfterCreations(longest) => {
+                tokio::select! {
+                    () = tokio::time::sleep(longest) => {}
+                    () = outbox.hurry.notified() => {}
+                    () = context.creations.none() => {}
+                }
+                // Those that waited go on in their turn: by then, others may create again.
+                continue;
+            }
         }
         let permit = context.status_permits.one().await;
+        if outbox.due(context.creations.any()) != Some(Due::Now) {
+            continue;
+        }
         let Some(letter) = outbox.take() else { continue };
         let outcome = write(&context, &outbox, &letter.object, &letter.before, &letter.status).await;
         drop(permit);
@@ -248,7 +279,7 @@ pub async fn write<K: Keeper>(
         return Ok(Wrote::Outdated);
     }
     let mut new = K::clone(&base);
-    new.put_status(status.clone());
+    *new.status_mut() = Some(status.clone());
     let (api, name, asked) = (api(context, &**object), key(&**object).name, Instant::now());
     match timed(api.replace_status(&name, &PostParams::default(), &new)).await {
         Ok(written) => {
@@ -272,7 +303,9 @@ mod tests {
     use serde_json::json;
     use stoker_api::{PreScaledCronJob, PreScaledCronJobStatus};
 
+    use super::super::fake::serve;
     use super::*;
+    use crate::context::Options;
 
     fn object(version: u32) -> PreScaledCronJob {
         let job = json!({"template": {"spec": {"containers": []}}});
@@ -332,15 +365,16 @@ mod tests {
     fn a_status_is_written_soon_and_the_next_a_second_later_unless_it_is_urgent() {
         let outbox = Outbox::default();
         assert!(outbox.put(letter(false)));
-        assert!(outbox.due().is_some_and(|due| due > Duration::ZERO && due <= GATHERED));
+        assert!(matches!(outbox.due(true), Some(Due::In(wait)) if wait <= GATHERED));
         outbox.inner().since = Instant::now().checked_sub(GATHERED);
         assert!(!outbox.put(letter(false)), "what is newer waits no longer");
-        assert_eq!(outbox.due(), Some(Duration::ZERO));
+        assert_eq!(outbox.due(false), Some(Due::Now));
         assert!(outbox.take().is_some());
         assert!(!outbox.put(letter(false)), "a task is at it");
-        assert!(outbox.due().is_some_and(|due| due > Duration::from_millis(500) && due <= STATUS_PERIOD));
+        let wait = outbox.due(false);
+        assert!(matches!(wait, Some(Due::In(wait)) if wait > STATUS_PERIOD / 2 && wait <= STATUS_PERIOD));
         outbox.put(letter(true));
-        assert_eq!(outbox.due(), Some(Duration::ZERO));
+        assert_eq!(outbox.due(true), Some(Due::Now));
     }
 
     #[test]
@@ -348,7 +382,44 @@ mod tests {
         let outbox = Outbox::default();
         assert!(outbox.put(letter(false)));
         assert!(!outbox.put(None));
-        assert_eq!(outbox.due(), None);
+        assert_eq!(outbox.due(false), None);
         assert!(outbox.put(letter(false)), "the next one needs a task again");
+    }
+
+    #[test]
+    fn a_status_gives_way_to_creations_for_a_while_and_not_for_ever() {
+        let outbox = Outbox::default();
+        outbox.put(letter(false));
+        let waited = |span| outbox.inner().since = Instant::now().checked_sub(span);
+        waited(GATHERED);
+        let yields = PreScaledCronJob::YIELDS;
+        let due = outbox.due(true);
+        assert!(matches!(due, Some(Due::AfterCreations(left)) if left > yields / 2 && left < yields));
+        assert_eq!(outbox.due(false), Some(Due::Now), "nobody creates");
+        outbox.put(letter(false));
+        waited(yields);
+        assert_eq!(outbox.due(true), Some(Due::Now), "it has waited long enough");
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_over_is_written_once_no_look_creates_children() {
+        let written = object(2);
+        let server = serve(move |_| (200, serde_json::to_value(&written).unwrap()));
+        let options = Options { namespaces: vec!["b".to_owned()], ..Options::default() };
+        let context = Context::new(server.client.clone(), options).unwrap();
+        let outbox = Arc::new(Outbox::default());
+        let creating = context.creations.begin();
+        let status = PreScaledCronJobStatus { observed_generation: Some(1), ..Default::default() };
+        hand_over(&context, &outbox, &Arc::new(object(1)), (Default::default(), status), vec![], false);
+        // Longer than it would wait otherwise.
+        tokio::time::sleep(GATHERED * 2).await;
+        assert!(server.calls().is_empty(), "{:?}", server.calls());
+        drop(creating);
+        let path = "PUT /apis/stoker.dev/v1alpha1/namespaces/b/prescaledcronjobs/a/status";
+        let began = Instant::now();
+        while server.calls() != [path] {
+            assert!(began.elapsed() < Duration::from_secs(30), "{:?}", server.calls());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
