@@ -234,8 +234,11 @@ async fn deliver<K: Keeper>(context: Arc<Context>, outbox: Arc<Outbox<K>>) {
             }
         }
         let permit = context.status_permits.one().await;
-        if outbox.due(context.creations.any()) != Some(Due::Now) {
-            continue;
+        // Meanwhile it may have changed back, or others have begun to create.
+        match outbox.due(context.creations.any()) {
+            Some(Due::Now) => {}
+            Some(_) => continue,
+            None => return,
         }
         let Some(letter) = outbox.take() else { continue };
         let outcome = write(&context, &outbox, &letter.object, &letter.before, &letter.status).await;
