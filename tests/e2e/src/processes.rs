@@ -16,6 +16,13 @@ pub fn processor_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
 }
 
+/// The most bytes of memory that a process has held at a time.
+pub fn peak_memory(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+}
+
 /// The parts of the cluster that run, with their processes.
 pub fn cluster_parts() -> Result<Vec<(String, u32)>> {
     let state = std::fs::read(root().join("target/cluster/run/state.json")).context("no cluster runs")?;

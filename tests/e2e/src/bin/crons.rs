@@ -30,7 +30,8 @@ use stoker_e2e::World;
 use stoker_e2e::crons::{Cron, FLAGS, cron, instant, work_began, work_that_tells};
 use stoker_e2e::flips::Waits;
 use stoker_e2e::merge;
-use stoker_e2e::processes::{Cost, processor_time};
+use stoker_e2e::operator::Operator;
+use stoker_e2e::processes::{Cost, peak_memory, processor_time};
 
 /// Runs of each sort on the real node, and the objects whose runs begin at the same second.
 const RUNS: usize = 30;
@@ -231,6 +232,23 @@ async fn crowd(count: usize, kills: usize, apart: usize) -> Result<()> {
         "{} Jobs, {early} of {count} there before the instant, the last {:.0} s after it; {kills} kills {apart} s apart, {before} of them before the instant; {doubles} doubles",
         all.len(),
         last(&all, at),
+    );
+    if let Some(operator) = world.operator.as_mut() {
+        operator.restart()?;
+    }
+    world.wait("crowd", "running again", |operator| Ok(operator.metrics().is_ok())).await?;
+    // Whoever leads looks at all of them, and lists what there is before.
+    let ready = |operator: &Operator| {
+        let address = operator.addresses().pop().unwrap_or_default();
+        Ok(operator.get(&address, "/readyz").is_ok_and(|answer| answer.contains("200 OK")))
+    };
+    world.wait("crowd", "Ready again", ready).await?;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (most, now) = (peak_memory(world.operator().pid())?, world.operator().memory()?);
+    println!(
+        "started anew with as many objects, Jobs and pods: {} MiB at most, {} MiB after 10 s",
+        most >> 20,
+        now >> 20
     );
     println!("the namespace is left behind: take the cluster down");
     Ok(())
