@@ -101,13 +101,13 @@ e2e: build cluster-up operator-image setup-chart ## Test the operator on the loc
 	cargo test --locked --workspace $(E2E_TESTS) -- --ignored --test-threads=4
 
 .PHONY: test-long
-test-long: build cluster-up ## Runs at their instants for seven distances and warm-ups side by side, 12 minutes
+test-long: build cluster-up setup-chart ## Runs at their instants for seven distances and warm-ups side by side, 12 minutes
 	STOKER_TEST_LONG=1 cargo test --locked --workspace --test cron_matrix -- --ignored --nocapture
 
 .PHONY: bench
 # 10,000 pods, and as many more as stand in for busy ones.
 bench: SIM_NODES = 100
-bench: build release cluster-up ## Measure: 20, 500 and 2,000 pools, flips of 100 pools of Jobs, flips beside bad policies, questions to pods, claims, cron jobs, flows, work on a thousand nodes and what it reports (on the local cluster), decisions
+bench: build release cluster-up setup-chart ## Measure: 20, 500 and 2,000 pools, flips of 100 pools of Jobs, flips beside bad policies, questions to pods, claims, cron jobs, flows, work on a thousand nodes and what it reports (on the local cluster), decisions
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/scale
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/flips 100 10 jobs
 	STOKER_BIN=$(CURDIR)/target/release/stoker target/debug/beside
