@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::future::try_join_all;
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 use stoker_api::{
@@ -19,6 +19,9 @@ use stoker_e2e::nodes::PrivateNode;
 use stoker_e2e::{DEADLINE, World, merge, pool, root};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
+
+/// What keeps an object that is deleted.
+const KEPT: &str = "e2e.stoker.dev/kept";
 
 fn api(world: &World, kind: &str) -> Api<DynamicObject> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("stoker.dev", "v1alpha1", kind));
@@ -209,4 +212,22 @@ async fn what_cannot_go_on_is_failed() -> Result<()> {
         }
     }
     finish(world, nodes).await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn what_nobody_has_looked_at_is_in_progress_and_what_is_deleted_is_terminating() -> Result<()> {
+    let world = World::without_operator("kstatus-alone").await?;
+    for (kind, spec) in all(&world) {
+        let name = kind.to_lowercase();
+        apply(&world, kind, &spec).await?;
+        is(&world, kind, "InProgress").await?;
+        let kept = Patch::Merge(json!({"metadata": {"finalizers": [KEPT]}}));
+        api(&world, kind).patch(&name, &PatchParams::default(), &kept).await?;
+        api(&world, kind).delete(&name, &DeleteParams::background()).await?;
+        is(&world, kind, "Terminating").await?;
+        let given_up = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        api(&world, kind).patch(&name, &PatchParams::default(), &given_up).await?;
+    }
+    world.finish().await
 }
