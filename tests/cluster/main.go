@@ -22,6 +22,8 @@ const usage = `stoker-cluster runs a real Kubernetes on this machine.
                                                 make an archive from files and import it
   cron N                                        the next N instants by Kubernetes' own library for each
                                                 line SCHEDULE|ZONE|AFTER of stdin; needs no cluster
+  kstatus                                       what the library kstatus says of the object on stdin, as
+                                                JSON; needs no cluster
 
 The kubeconfig is kubeconfig in the cluster's folder (the folder above the binary's, or
 $STOKER_CLUSTER_DIR); it works from the host and inside the cluster's network.
@@ -49,7 +51,7 @@ func main() {
 	}
 	commands := map[string]func(layout, []string) error{
 		"up": up, "down": down, "status": status, "exec": execInside, "images": images, "supervise": supervise,
-		"cron": cronAnswers,
+		"cron": cronAnswers, "kstatus": judge,
 	}
 	command, ok := commands[name]
 	if !ok {

@@ -64,8 +64,9 @@ pub use standby_claim::{
 pub use status::{DecisionSummary, PolicyState, PolicyStatus, ShadowStatus};
 pub use template::{PodTemplate, TemplateMeta};
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
+use serde_json::json;
 
 /// The API group of every kind.
 pub const GROUP: &str = "stoker.dev";
@@ -74,6 +75,9 @@ pub const GROUP: &str = "stoker.dev";
 /// annotation [`keys::CRD_REVISION`], so that an operator can tell that the cluster's CRDs are older than
 /// itself.
 pub const CRD_REVISION: u32 = 8;
+
+/// The `observedGeneration` of an object that no operator has looked at yet.
+pub const NOT_LOOKED_AT: i64 = -1;
 
 /// Every custom resource definition of this version, ready to be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -92,6 +96,18 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
             .annotations
             .get_or_insert_default()
             .insert(keys::CRD_REVISION.to_owned(), CRD_REVISION.to_string());
+        not_looked_at_yet(crd);
     }
     all
+}
+
+/// Has objects that no operator has looked at say so: without a status, kstatus takes them for Current.
+fn not_looked_at_yet(crd: &mut CustomResourceDefinition) {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let properties = schema.and_then(|schema| schema.properties.as_mut());
+        if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+            status.default = Some(JSON(json!({"observedGeneration": NOT_LOOKED_AT})));
+        }
+    }
 }

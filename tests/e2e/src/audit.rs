@@ -2,7 +2,7 @@
 //! by a watch, which tells the store's own order. A request whose client was killed while it was answered
 //! stands in the log as failed, whether it took effect or not; the watch knows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
+use crate::account::Deed;
 use crate::root;
 
 /// A pod's creation or removal, in the order in which the API server answered.
@@ -114,16 +115,42 @@ pub fn operators_requests_since(namespace: &str, since: Timestamp) -> Result<Vec
     Ok(requests)
 }
 
-/// What an account asked for in vain, as it may not: verb and resource of each.
-pub fn refused(user: &str) -> Result<Vec<(String, String)>> {
-    let mut refused = Vec::new();
-    for event in log(user, Timestamp::MIN)? {
-        if event["user"]["username"] == user && event["responseStatus"]["code"] == 403 {
-            let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-            refused.push((text(&event["verb"]), text(&event["objectRef"]["resource"])));
+/// What accounts asked for, but for the commands and logs of pods, which the log leaves out.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    pub allowed: BTreeSet<Deed>,
+    /// As they may not: an admission plug-in that refuses what they may ask for is another thing.
+    pub refused: BTreeSet<Deed>,
+}
+
+/// What an account asked for in vain, as it may not.
+pub fn refused(user: &str) -> Result<BTreeSet<Deed>> {
+    Ok(asked(&[user], Timestamp::MIN)?.refused)
+}
+
+/// What accounts of one namespace asked for since a time.
+pub fn asked(users: &[&str], since: Timestamp) -> Result<Asked> {
+    let mut asked = Asked::default();
+    let Some(namespace) = users.first().and_then(|user| user.split(':').nth(2)) else { return Ok(asked) };
+    for event in log(namespace, since)? {
+        let about = &event["objectRef"];
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let theirs = event["user"]["username"].as_str().is_some_and(|user| users.contains(&user));
+        // Everybody may ask what he may: the test does so in their place.
+        if !theirs || !about["resource"].is_string() || about["resource"] == "selfsubjectaccessreviews" {
+            continue;
+        }
+        let sub = about["subresource"].as_str().map(|sub| format!("/{sub}")).unwrap_or_default();
+        let resource = text(&about["resource"]) + &sub;
+        let deed =
+            Deed::new(&text(&event["verb"]), &text(&about["apiGroup"]), &resource, about["name"].as_str());
+        if event["annotations"]["authorization.k8s.io/decision"] == "forbid" {
+            asked.refused.insert(deed);
+        } else {
+            asked.allowed.insert(deed);
         }
     }
-    Ok(refused)
+    Ok(asked)
 }
 
 /// Watches a namespace's pods from now on.

@@ -1,6 +1,7 @@
 //! What the tests against a cluster share: a namespace and an operator of its own for each test, waiting for
 //! conditions with a deadline, and telling everything that helps when one is not met.
 
+pub mod account;
 pub mod answered;
 pub mod audit;
 pub mod claims;
@@ -29,10 +30,12 @@ pub mod scale;
 pub mod table;
 pub mod web;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -43,6 +46,7 @@ use kube::{Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use stoker_api::{HotStandbyDeployment, HotStandbyJob, keys};
 
+use crate::account::{Accounts, Deed, Features};
 use crate::operator::Operator;
 use crate::reports::ReportService;
 
@@ -61,12 +65,21 @@ pub fn kubeconfig() -> PathBuf {
 
 /// How the cluster is reached.
 pub async fn config() -> Result<Config> {
+    config_by(&kubeconfig()).await
+}
+
+/// How it is reached by a kubeconfig.
+pub async fn config_by(path: &Path) -> Result<Config> {
     // Whichever test comes first installs it for all.
     rustls::crypto::ring::default_provider().install_default().ok();
-    let path = kubeconfig();
-    let read = Kubeconfig::read_from(&path)
+    let read = Kubeconfig::read_from(path)
         .with_context(|| format!("no cluster: run `make cluster-up` ({} is missing)", path.display()))?;
     Ok(Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?)
+}
+
+/// A client for the cluster by a kubeconfig.
+pub async fn client_by(path: &Path) -> Result<Client> {
+    Ok(Client::try_from(config_by(path).await?)?)
 }
 
 /// A client for the cluster.
@@ -78,6 +91,11 @@ pub async fn client() -> Result<Client> {
 pub struct World {
     pub client: Client,
     pub namespace: String,
+    /// Under which the operator and the report service work.
+    pub accounts: Accounts,
+    /// What they ask for in vain in a test that wants to see it.
+    pub refusals: BTreeSet<Deed>,
+    began: Timestamp,
     pub operator: Option<Operator>,
     /// Where pods of NodeBatchJobs report to, in tests of these.
     pub reports: Option<ReportService>,
@@ -122,17 +140,25 @@ impl World {
 
     /// A namespace. It is left behind when a test fails, for looking at.
     pub async fn without_operator(name: &str) -> Result<Self> {
+        Self::with_features(name, &Features::all()).await
+    }
+
+    /// A namespace for services that are granted what they need for some features only.
+    pub async fn with_features(name: &str, features: &Features) -> Result<Self> {
         let client = client().await?;
         apply_crds(&client).await?;
-        let stamp = jiff::Timestamp::now().as_millisecond() % 100_000_000;
+        let began = Timestamp::now();
+        let stamp = began.as_millisecond() % 100_000_000;
         let namespace = format!("e2e-{name}-{stamp}");
         let api: Api<Namespace> = Api::all(client.clone());
         let object = Namespace {
             metadata: ObjectMeta { name: Some(namespace.clone()), ..Default::default() },
             ..Default::default()
         };
-        api.create(&PostParams::default(), &object).await?;
-        Ok(Self { client, namespace, operator: None, reports: None })
+        let object = api.create(&PostParams::default(), &object).await?;
+        let accounts = Accounts::make(&client, &object, features).await?;
+        let refusals = BTreeSet::new();
+        Ok(Self { client, namespace, accounts, refusals, began, operator: None, reports: None })
     }
 
     /// Whether a node runs containers. False on clusters that came up without one; they say why when they start.
@@ -152,9 +178,24 @@ impl World {
         }))
     }
 
-    /// Ends a test that went well.
+    /// What an account asked for, whether it might or not.
+    pub fn asked(&self, account: &str) -> Result<audit::Asked> {
+        audit::asked(&[self.accounts.user(account)?], self.began)
+    }
+
+    /// Ends a test that went well: nothing was refused, save what the test wanted to see refused.
     pub async fn finish(mut self) -> Result<()> {
+        let users: Vec<&str> = self.accounts.users().collect();
+        let refused = audit::asked(&users, self.began)?.refused;
+        ensure!(
+            refused == self.refusals,
+            "{}: refused {refused:?} instead of {:?}\n{}",
+            self.namespace,
+            self.refusals,
+            self.tell("").await
+        );
         self.operator = None;
+        self.accounts.forget()?;
         let api: Api<Namespace> = Api::all(self.client.clone());
         api.delete(&self.namespace, &Default::default()).await?;
         self.reports.take().map_or(Ok(()), ReportService::remove)

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{DEADLINE, kubeconfig, netns, root};
+use crate::account::{self, OPERATOR};
+use crate::{DEADLINE, netns, root};
 
 /// A running operator; it is killed when dropped.
 pub struct Operator {
@@ -35,21 +36,27 @@ pub fn resident(pid: u32) -> Result<u64> {
 }
 
 impl Operator {
-    /// Starts it with flags of its own, and waits until it runs.
+    /// Starts it with flags of its own under the account that the namespace has for it, and waits until it runs.
     pub async fn start(namespace: &str, flags: &[&str]) -> Result<Self> {
-        Self::start_through(namespace, kubeconfig(), flags).await
+        Self::start_through(namespace, account::kubeconfig(namespace, OPERATOR), flags).await
+    }
+
+    /// The same, but for all namespaces.
+    pub async fn start_everywhere(namespace: &str, flags: &[&str]) -> Result<Self> {
+        let flags = flags.iter().map(|f| (*f).to_owned()).collect();
+        let kubeconfig = account::kubeconfig(namespace, OPERATOR);
+        Self::spawn(namespace, kubeconfig, flags, false)?.runs().await
     }
 
     /// Starts it with a kubeconfig of its own, and waits until it runs.
     pub async fn start_through(namespace: &str, kubeconfig: PathBuf, flags: &[&str]) -> Result<Self> {
-        let flags = flags.iter().map(|f| (*f).to_owned()).collect();
-        Self::spawn(namespace, kubeconfig, flags, false)?.runs().await
+        Self::spawn(namespace, kubeconfig, for_one(namespace, flags), false)?.runs().await
     }
 
     /// Starts it inside the cluster's network, and waits until it runs.
     pub async fn start_inside(namespace: &str, flags: &[&str]) -> Result<Self> {
-        let flags = flags.iter().map(|f| (*f).to_owned()).collect();
-        Self::spawn(namespace, kubeconfig(), flags, true)?.runs().await
+        let kubeconfig = account::kubeconfig(namespace, OPERATOR);
+        Self::spawn(namespace, kubeconfig, for_one(namespace, flags), true)?.runs().await
     }
 
     async fn runs(self) -> Result<Self> {
@@ -74,7 +81,7 @@ impl Operator {
         line.push(binary().display().to_string());
         let child = Command::new(&line[0])
             .args(&line[1..])
-            .args(["run", "--namespace", namespace, "--listen", "127.0.0.1:0"])
+            .args(["run", "--listen", "127.0.0.1:0"])
             .args(&flags)
             .env("KUBECONFIG", &kubeconfig)
             .stdin(Stdio::null())
@@ -181,6 +188,11 @@ impl Operator {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
+}
+
+/// The flags of an operator that looks after one namespace.
+fn for_one(namespace: &str, flags: &[&str]) -> Vec<String> {
+    ["--namespace", namespace].iter().chain(flags).map(|flag| (*flag).to_owned()).collect()
 }
 
 impl Drop for Operator {

@@ -1,5 +1,5 @@
 //! A relay between an operator and the API server that goes wrong on purpose, by a seed. The operator speaks
-//! plain HTTP to it, so that it can see requests, and it speaks to the API server as the test itself does.
+//! plain HTTP to it, so that it can see requests, and it speaks to the API server as the operator would.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::account::{self, OPERATOR};
 use crate::random::Random;
 use crate::root;
 
@@ -118,7 +119,7 @@ pub struct Proxy {
 impl Proxy {
     /// Starts it. Nothing goes wrong before [`Proxy::spoil`].
     pub async fn start(namespace: &str, random: Random) -> Result<Self> {
-        let mut config = crate::config().await?;
+        let mut config = crate::config_by(&account::kubeconfig(namespace, OPERATOR)).await?;
         // What the API server answers is the operator's to deal with.
         config.default_retry = false;
         let upstream = Client::try_from(config)?;

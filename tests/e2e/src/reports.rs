@@ -16,8 +16,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use crate::account::{self, REPORTS};
 use crate::operator::{Operator, binary, resident};
-use crate::{DEADLINE, World, kubeconfig, netns, root};
+use crate::{DEADLINE, World, netns, root};
 
 /// What one request may take. The service itself waits up to 10 s for a pod to be shown.
 const ANSWERED: Duration = Duration::from_secs(60);
@@ -265,7 +266,7 @@ fn spawn(
         .arg("--key-file")
         .arg(folder.join("key"))
         .args(["--listen-callbacks", &callbacks.to_string(), "--listen-readers", &readers.to_string()])
-        .env("KUBECONFIG", kubeconfig())
+        .env("KUBECONFIG", account::kubeconfig(namespace, REPORTS))
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
@@ -276,26 +277,26 @@ fn spawn(
 impl World {
     /// A namespace with a report service, and an operator that tells pods of it.
     pub async fn with_reports(name: &str) -> Result<Self> {
-        Self::reporting(name, false).await
+        Self::without_operator(name).await?.reporting(false).await
     }
 
     /// The same inside the cluster's network, where pods of the real node reach it.
     pub async fn with_reports_inside(name: &str) -> Result<Self> {
-        Self::reporting(name, true).await
+        Self::without_operator(name).await?.reporting(true).await
     }
 
-    async fn reporting(name: &str, inside: bool) -> Result<Self> {
-        let mut world = Self::without_operator(name).await?;
-        let service = ReportService::start(&world.namespace, inside).await?;
+    /// Starts a report service, and an operator that tells pods of it.
+    pub async fn reporting(mut self, inside: bool) -> Result<Self> {
+        let service = ReportService::start(&self.namespace, inside).await?;
         let flags = service.flags();
-        world.reports = Some(service);
+        self.reports = Some(service);
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        world.operator = Some(if inside {
-            Operator::start_inside(&world.namespace, &flags).await?
+        self.operator = Some(if inside {
+            Operator::start_inside(&self.namespace, &flags).await?
         } else {
-            Operator::start(&world.namespace, &flags).await?
+            Operator::start(&self.namespace, &flags).await?
         });
-        Ok(world)
+        Ok(self)
     }
 
     /// Another operator for the namespace, beside the one that runs.

@@ -9,11 +9,12 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
 use stoker_api::keys;
+use stoker_e2e::account::{self, OPERATOR};
 use stoker_e2e::audit::{PodEvent, PodWatch, peak};
 use stoker_e2e::operator::Operator;
 use stoker_e2e::proxy::Proxy;
 use stoker_e2e::random::Random;
-use stoker_e2e::{DEADLINE, World, kubeconfig};
+use stoker_e2e::{DEADLINE, World};
 
 /// How long the lease lasts in these tests.
 const LEASE: Duration = Duration::from_secs(6);
@@ -32,6 +33,11 @@ async fn replica(world: &World, name: &str, kubeconfig: std::path::PathBuf) -> R
         name,
     ];
     Operator::start_through(namespace, kubeconfig, &flags).await
+}
+
+/// The way to the API server without a proxy.
+fn direct(world: &World) -> std::path::PathBuf {
+    account::kubeconfig(&world.namespace, OPERATOR)
 }
 
 /// Waits until a replica of a name leads. All write the same log.
@@ -54,7 +60,7 @@ async fn fails_over(name: &str, ends: impl AsyncFn(&mut Operator, &Proxy) -> Res
     let proxy = Proxy::start(&world.namespace, Random::new(1)).await?;
     let mut a = replica(&world, "a", proxy.kubeconfig()).await?;
     leads(&a, "a").await?;
-    let b = replica(&world, "b", kubeconfig()).await?;
+    let b = replica(&world, "b", direct(&world)).await?;
     let watch = PodWatch::start(world.pods(), keys::DEFAULT_BUSY_ANNOTATION).await?;
     world.apply_pool("game", json!({"idleTarget": 3, "maxReplicas": 12})).await?;
     world.counts("game", 0, 3, 3).await?;
@@ -122,7 +128,7 @@ async fn a_leader_that_is_cut_off_ends_before_another_leads() -> Result<()> {
     let proxy = Proxy::start(&world.namespace, Random::new(1)).await?;
     let mut a = replica(&world, "a", proxy.kubeconfig()).await?;
     leads(&a, "a").await?;
-    let b = replica(&world, "b", kubeconfig()).await?;
+    let b = replica(&world, "b", direct(&world)).await?;
     world.apply_pool("game", json!({"idleTarget": 2})).await?;
     world.counts("game", 0, 2, 2).await?;
     proxy.cut_off();
@@ -152,9 +158,9 @@ async fn a_leader_that_is_cut_off_ends_before_another_leads() -> Result<()> {
 #[ignore = "needs the local cluster: make e2e"]
 async fn a_replica_that_stands_by_does_nothing_and_says_so() -> Result<()> {
     let world = World::without_operator("standby").await?;
-    let a = replica(&world, "a", kubeconfig()).await?;
+    let a = replica(&world, "a", direct(&world)).await?;
     leads(&a, "a").await?;
-    let b = replica(&world, "b", kubeconfig()).await?;
+    let b = replica(&world, "b", direct(&world)).await?;
     world.apply_pool("game", json!({"idleTarget": 2, "policy": {"builtin": "buffer"}})).await?;
     world.counts("game", 0, 2, 2).await?;
     // Both serve where the same log tells; the last address is the second one's.

@@ -38,7 +38,7 @@ subjects:
 - apiGroups: [stoker.dev]
   resources: [hotstandbydeployments, hotstandbyjobs]
   # patch: the finalizer of those with deletionPolicy Drain.
-  verbs: [get, list, watch, patch]
+  verbs: [list, watch, patch]
 - apiGroups: [stoker.dev]
   resources: [hotstandbydeployments/status, hotstandbyjobs/status]
   verbs: [patch]
@@ -68,7 +68,7 @@ subjects:
   verbs: [update]
 - apiGroups: [stoker.dev]
   resources: [jobtemplates]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [stoker.dev]
   resources: [jobtemplates/status]
   verbs: [patch]
@@ -119,7 +119,7 @@ subjects:
 {{- define "stoker.reportsRules" -}}
 - apiGroups: [stoker.dev]
   resources: [nodebatchjobs]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # Which pods may report, and how they ended. get: an Event is put on a pod that the watch has yet to show.
 - apiGroups: [""]
   resources: [pods]

@@ -46,7 +46,7 @@ pub fn story(
     let (status, spec) = (&object.data["status"], &object.data["spec"]);
     let mut out = format!("{kind} {}/{}", object.namespace().unwrap_or_default(), object.name_any());
     let mut lines = Vec::new();
-    if status.is_null() {
+    if status.is_null() || status["observedGeneration"] == stoker_api::NOT_LOOKED_AT {
         out += ": no operator has looked at it yet; is one running that watches this namespace?\n";
         return out;
     }
@@ -405,7 +405,9 @@ HotStandbyDeployment shop/web has 5 pods: 3 busy, 2 idle
 
     #[test]
     fn what_nobody_looked_at_and_what_is_old_says_so() {
-        assert!(told("JobFlow", json!({}), Value::Null).contains("no operator has looked at it yet"));
+        for status in [Value::Null, json!({"observedGeneration": -1, "busyCount": 0})] {
+            assert!(told("JobFlow", json!({}), status).contains("no operator has looked at it yet"));
+        }
         let old = told(
             "DaemonJob",
             json!({}),
