@@ -32,7 +32,7 @@ end
 if obj.metadata.deletionTimestamp ~= nil then
   return health("Progressing", "it is being deleted")
 end
--- A JobTemplate is nothing but a text; it has a status once something refers to it.
+-- A JobTemplate is nothing but a text: without conditions nothing is wrong with it.
 if obj.kind == "JobTemplate" and next(conditions) == nil then
   return health("Healthy", "")
 end

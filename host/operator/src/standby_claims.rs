@@ -398,6 +398,8 @@ async fn waits(
     }
     let mut c = Conditions::new(&status.conditions, generation, Timestamp::now());
     c.set("Bound", false, reason, words);
+    // By which kstatus takes it for InProgress. It goes when the claim has its pod, or is over.
+    c.set("Reconciling", true, reason, words);
     let status = StandbyClaimStatus { observed_generation: generation, conditions: c.finish(), ..status };
     match write(context, object, &status).await {
         // It has its pod meanwhile, or is gone.

@@ -170,7 +170,8 @@ async fn what_is_being_made_is_in_progress() -> Result<()> {
         match kind {
             "HotStandbyDeployment" => merge(&mut spec["podTemplate"], nowhere.clone()),
             "HotStandbyJob" => merge(&mut spec["jobTemplate"]["template"], nowhere.clone()),
-            "JobFlow" | "DaemonJob" => {}
+            // There is no pod for the claim.
+            "JobFlow" | "DaemonJob" | "StandbyClaim" => {}
             _ => continue,
         }
         apply(&world, kind, &spec).await?;
