@@ -120,7 +120,7 @@ impl PolicyCache {
         let uid = uid.to_owned();
         self.work("forget a policy", move |folder| {
             let removed = ROLES.map(|role| fs::remove_file(pool(folder, &uid, role)));
-            removed.into_iter().find(|removed| is_trouble(removed)).unwrap_or(Ok(()))
+            removed.into_iter().find(is_trouble).unwrap_or(Ok(()))
         })
         .await;
     }
