@@ -176,15 +176,15 @@ async fn jobs(world: &mut World) -> Result<()> {
     world.delete::<DaemonJob>("each").await?;
 
     let disks = NodeBatch { world, name: "disks" };
-    disks.apply(Some("1s"), json!({})).await?;
     let progress = format!("{0}/{0}", nodes.len());
-    // Not if it was written a moment ago.
+    // Not if its status was written a moment ago: one pod waits for the end of the other.
     until_used(world, OPERATOR, "get nodebatchjobs.stoker.dev", async || {
+        disks.apply(Some("4s"), json!({"parallelism": 1})).await?;
         disks.run().await?;
-        disks.over(ExecutionState::Succeeded, &progress).await.map(drop)
+        disks.over(ExecutionState::Succeeded, &progress).await?;
+        world.delete::<NodeBatchJob>("disks").await
     })
     .await?;
-    world.delete::<NodeBatchJob>("disks").await?;
     for node in nodes {
         node.delete().await?;
     }
