@@ -221,6 +221,8 @@ async fn create(
                 );
                 state.believe(|overlay, _| overlay.not_made(slot));
                 state.conflicts.insert(slot, (Instant::now(), taken));
+                // Another name takes its place, and no change will ask for that look.
+                carried.more = true;
             }
             Created::Refused(words) => {
                 refusal.get_or_insert(words);
