@@ -229,7 +229,7 @@ async fn crowd(count: usize, kills: usize, apart: usize) -> Result<()> {
         all.iter().filter(|job| job.metadata.creation_timestamp.as_ref().is_some_and(|t| t.0 < at)).count();
     let doubles = owners.values().filter(|n| **n > 1).count();
     println!(
-        "{} Jobs, {early} of {count} there before the instant, the last {:.0} s after it; {kills} kills {apart} s apart, {before} of them before the instant; {doubles} doubles",
+        "{} Jobs, {early} of {count} there before the instant, the last {:+.0} s from it; {kills} kills {apart} s apart, {before} of them before the instant; {doubles} doubles",
         all.len(),
         last(&all, at),
     );
