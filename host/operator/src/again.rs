@@ -38,8 +38,8 @@ impl BackOff {
     }
 }
 
-/// How objects are listed and watched: in one piece, which the API server answers from memory. Pages are read from its store,
-/// each of them anew.
+/// How objects are listed and watched: in one piece, as of now. Pages of 500, as kube asks for otherwise, come one after the
+/// other, and each is a way to the API server and back.
 pub fn watches() -> watcher::Config {
     watcher::Config { page_size: None, ..watcher::Config::default() }
 }
