@@ -61,11 +61,44 @@ fn the_gate_waits_after_all_images_are_there_and_before_the_users_own_init_conta
     assert_eq!(images, [IMAGE, "app:1", "log:1", "git:1"], "each image once");
     assert_eq!(inits[1]["imagePullPolicy"], "Always", "as the container has it");
     assert_eq!(inits[2].get("imagePullPolicy"), None);
-    assert_eq!(inits[3]["command"], json!(["/stoker-gate-bin/gate", "wait", "2026-06-01T10:05:00Z"]));
-    // The user's own are as they were.
-    assert_eq!(inits[5], json!({"name": "side", "image": "app:1", "restartPolicy": "Always"}));
-    assert_eq!(pod["spec"]["containers"][0]["command"], json!(["run"]));
-    assert_eq!(pod["spec"]["containers"][0].get("volumeMounts"), None);
+    assert_eq!(inits[0]["command"][3], "/stoker-gate-bin/door", "which is closed before anything else");
+    let (program, at, door) = ("/stoker-gate-bin/gate", "2026-06-01T10:05:00Z", "/stoker-gate-bin/door");
+    let gate = &inits[3];
+    assert_eq!(gate["command"], json!([program, "hold", at, door]));
+    assert_eq!(gate["restartPolicy"], "Always", "a sidecar");
+    let probe = &gate["startupProbe"];
+    assert_eq!(probe["exec"]["command"], json!([program, "wait", at, door]));
+    assert_eq!(probe["timeoutSeconds"], 3_660, "one that is made a minute before lasts until the instant");
+    assert_eq!(probe["failureThreshold"], i32::MAX, "and is never the reason to start the gate anew");
+    // The user's own are as they were, but for the door, which none of them can be started without.
+    let door =
+        json!({"name": "stoker-gate", "mountPath": "/stoker-gate-door", "subPath": "door", "readOnly": true});
+    assert_eq!(
+        inits[5],
+        json!({"name": "side", "image": "app:1", "restartPolicy": "Always", "volumeMounts": [door]})
+    );
+    assert_eq!(inits[4]["volumeMounts"], json!([door]));
+    assert_eq!(
+        pod["spec"]["containers"],
+        json!([
+            {"name": "main", "image": "app:1", "imagePullPolicy": "Always", "command": ["run"], "volumeMounts": [door]},
+            {"name": "log", "image": "log:1", "volumeMounts": [door]},
+        ])
+    );
+}
+
+#[test]
+fn a_gates_probe_lasts_for_any_lead() {
+    for (ahead, seconds) in [
+        (SignedDuration::from_secs(-90), 3_600),
+        (SignedDuration::from_millis(1_500), 3_601),
+        (SignedDuration::from_hours(24 * 365 * 100), i64::from(i32::MAX)),
+    ] {
+        let template = of_pod(json!({"containers": [{"name": "a", "image": "a"}]}));
+        let made = job(&template, Gate::InitContainer, IMAGE, instant(), &Map::new(), instant() - ahead);
+        let gate = &made["template"]["spec"]["initContainers"][1];
+        assert_eq!(gate["startupProbe"]["timeoutSeconds"], seconds);
+    }
 }
 
 #[test]
@@ -88,8 +121,8 @@ fn containers_of_stokers_own_have_few_rights_and_next_to_no_needs() {
         assert_eq!(security["readOnlyRootFilesystem"], true);
         assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}));
         assert_eq!(own["resources"]["requests"]["cpu"], "1m");
-        let installs = own["name"] == "stoker-gate-install";
-        assert_eq!(own["volumeMounts"][0]["readOnly"], json!(!installs), "only one of them writes");
+        let pulls = own["name"] == "stoker-pull-0";
+        assert_eq!(own["volumeMounts"][0]["readOnly"], json!(pulls), "two of them write");
     }
 }
 

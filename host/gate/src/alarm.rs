@@ -48,6 +48,19 @@ impl Alarm {
         })
     }
 
+    /// Returns when one of the signals that end a wait has come.
+    pub fn signalled(mut self) -> nix::Result<Signal> {
+        loop {
+            if let Some(signal) = self.signal()? {
+                return Ok(signal);
+            }
+            match poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Leaves signals as they were found. One that came since the last look acts as it would have without a gate.
     pub fn give_back(self) -> nix::Result<()> {
         // A SIGPIPE is of our own words, unless it was blocked all along.

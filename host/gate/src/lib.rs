@@ -1,11 +1,18 @@
 //! `stoker-gate`: holds a workload until its instant, in a pod that was made ready before it.
 //!
 //! ```text
-//! stoker-gate install FILE                       copy itself to FILE, in a volume that the containers share
+//! stoker-gate install FILE [DOOR]                copy itself to FILE, in a volume that the containers share; close DOOR
 //! stoker-gate pulled                             end at once: to have run is to have been pulled
-//! stoker-gate wait INSTANT                       end at INSTANT
+//! stoker-gate wait INSTANT [DOOR]                at INSTANT, open DOOR and end
+//! stoker-gate hold INSTANT DOOR                  at INSTANT, open DOOR; end when it is told to, with 0
 //! stoker-gate exec INSTANT -- COMMAND [ARG...]   at INSTANT, become COMMAND
 //! ```
+//!
+//! `hold` is a sidecar's main process, and `wait` its startup probe: a kubelet goes on to the next container at once when
+//! a probe succeeds, while it may notice the end of an init container a second late. DOOR is a path in the
+//! volume, which the next containers mount as a `subPath`. Closed, it is a link to itself, and a kubelet that
+//! would start one of them cannot; open, it is a link to its folder. So the work is held also by a kubelet that
+//! takes the sidecar for started, as one does that was itself started anew meanwhile.
 //!
 //! INSTANT is RFC 3339 in UTC, such as `2026-11-22T09:00:00Z`, with up to nine digits of a second's fraction.
 //!
@@ -15,10 +22,10 @@
 //!   is past opens at once, so a pod that is tried again starts without delay.
 //! - **The workload finds everything as the gate found it**: process ID, environment, signal mask, ignored signals,
 //!   open files, folder. The gate changes only the mask, while it waits, and all of its own files close on exec.
-//! - **It can be stopped.** SIGTERM, SIGINT, SIGQUIT and SIGHUP end it with 128 + the signal's number, also as
+//! - **It can be stopped.** SIGTERM, SIGINT, SIGQUIT and SIGHUP end it with 128 + the signal's number (`hold`: 0), also as
 //!   process 1 of a container, for which signals have no default action, and also if they were ignored before.
 //!   Other signals act as they were found to; so an image's unusual `STOPSIGNAL` waits for the kubelet's SIGKILL.
-//! - **It asks for little**: no network, no API, any user, a read-only root, no writable folder but `install`'s; at most
+//! - **It asks for little**: no network, no API, any user, a read-only root, no writable folder but that volume; at most
 //!   2 MB of memory, one thread. It never waits for whoever reads its standard error: what cannot be written
 //!   at once is lost.
 //!
@@ -33,6 +40,7 @@
 mod alarm;
 mod call;
 mod command;
+mod door;
 mod install;
 mod instant;
 mod say;
@@ -43,6 +51,7 @@ use std::time::SystemTime;
 
 use alarm::Alarm;
 use call::Call;
+use nix::sys::signal::Signal;
 use wait::Outcome;
 
 /// Does what the arguments ask for (without the program's name) and returns the exit code. Does not return when
@@ -65,9 +74,19 @@ pub fn run(arguments: &[&CStr]) -> i32 {
             0
         }
         Call::Pulled => 0,
-        Call::Install(file) => code(install::install(file)),
-        Call::Wait(instant) => code(hold(instant, |_| Ok(0))),
-        Call::Exec(instant, command) => code(hold(instant, |alarm| {
+        Call::Install(file, door) => code(install::install(file, door).map(|()| 0)),
+        Call::Wait(instant, door) => {
+            code(until(instant, shells_code, |_| door.map_or(Ok(()), door::open).map(|()| 0)))
+        }
+        Call::Hold(instant, door) => code(until(
+            instant,
+            |_| 0,
+            |alarm| {
+                door::open(door)?;
+                alarm.signalled().map(|_| 0).map_err(|error| format!("cannot wait: {error}"))
+            },
+        )),
+        Call::Exec(instant, command) => code(until(instant, shells_code, |alarm| {
             alarm.give_back().map_err(|error| format!("cannot restore the signal mask: {error}"))?;
             Ok(command::become_it(command))
         })),
@@ -82,8 +101,17 @@ fn code(outcome: Result<i32, String>) -> i32 {
     })
 }
 
-/// Waits for the instant, goes on with `open`, and returns the exit code.
-fn hold(instant: SystemTime, open: impl FnOnce(Alarm) -> Result<i32, String>) -> Result<i32, String> {
+/// The exit code that shells have for the end by a signal.
+fn shells_code(signal: Signal) -> i32 {
+    128 + signal as i32
+}
+
+/// Waits for the instant, goes on with `open`, or with `ended` when a signal comes before, and returns the exit code.
+fn until(
+    instant: SystemTime,
+    ended: impl FnOnce(Signal) -> i32,
+    open: impl FnOnce(Alarm) -> Result<i32, String>,
+) -> Result<i32, String> {
     let mut alarm = Alarm::new().map_err(|error| format!("cannot make a timer: {error}"))?;
     let name = instant::name(instant);
     let outcome = wait::wait(instant, &mut alarm, || say::now(&format!("waiting until {name}")))
@@ -91,7 +119,7 @@ fn hold(instant: SystemTime, open: impl FnOnce(Alarm) -> Result<i32, String>) ->
     match outcome {
         Outcome::Ended(signal) => {
             say::now(&format!("ended by {signal} before {name}"));
-            Ok(128 + signal as i32)
+            Ok(ended(signal))
         }
         Outcome::Open { late } => {
             // By the clock itself: the wait went by whichever of the system's two was behind.

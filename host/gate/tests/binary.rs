@@ -32,7 +32,9 @@ fn the_file_is_small_and_needs_no_other() {
 
 #[test]
 fn at_most_2_mib_are_resident_while_it_waits_in_one_thread() {
-    for call in [&["wait", FAR][..], &["exec", FAR, "--", "true"]] {
+    for call in
+        [&["wait", FAR][..], &["wait", FAR, "door"], &["hold", FAR, "door"], &["exec", FAR, "--", "true"]]
+    {
         let waiting = Running::start(&mut command(shipped(), call)).waits();
         let status = fs::read_to_string(format!("/proc/{}/status", waiting.id())).unwrap();
         for field in ["VmRSS", "VmHWM"] {

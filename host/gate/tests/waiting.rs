@@ -102,11 +102,16 @@ fn signals_end_the_wait_with_128_and_their_number() {
         for (signal, code) in
             [(Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGQUIT, 131), (Signal::SIGTERM, 143)]
         {
-            for call in [&["wait", FAR][..], &["exec", FAR, "--", "echo", "began"]] {
+            for (call, code) in [
+                (&["wait", FAR][..], code),
+                (&["wait", FAR, "door"], code),
+                (&["hold", FAR, "door"], 0),
+                (&["exec", FAR, "--", "echo", "began"], code),
+            ] {
                 let waiting = Running::start(&mut command(&gate, call)).waits();
                 waiting.signal(signal);
                 let end = waiting.end();
-                assert_eq!(end.code(), Some(code), "{end:?}");
+                assert_eq!(end.code(), Some(code), "{call:?}: {end:?}");
                 assert_eq!(end.lines()[1..], [format!("ended by {signal} before {FAR}")]);
                 assert!(end.out.is_empty(), "{end:?}");
             }

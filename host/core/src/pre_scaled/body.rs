@@ -8,7 +8,13 @@ use stoker_api::{Gate, keys};
 const FOLDER: &str = "/stoker-gate-bin";
 /// The gate in there.
 const PROGRAM: &str = "/stoker-gate-bin/gate";
-/// The volume that holds it.
+/// The door that it opens: a link in the volume, which the held containers mount.
+const DOOR: &str = "/stoker-gate-bin/door";
+/// The door in the volume.
+const DOOR_IN_VOLUME: &str = "door";
+/// Where they mount it.
+const DOOR_MOUNT: &str = "/stoker-gate-door";
+/// The volume that holds both.
 const VOLUME: &str = "stoker-gate";
 /// Name of the init container that brings it.
 const INSTALL: &str = "stoker-gate-install";
@@ -62,6 +68,33 @@ fn mount(read_only: bool) -> Value {
     json!({"name": VOLUME, "mountPath": FOLDER, "readOnly": read_only})
 }
 
+/// Holds the container until the gate opens. A kubelet may take the gate for open which is not: one of 1.36 does when it
+/// was itself started anew meanwhile. It then cannot start the container, as a link to itself cannot be mounted.
+fn behind_the_door(container: &mut Value) {
+    let mut mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
+    mounts
+        .push(json!({"name": VOLUME, "mountPath": DOOR_MOUNT, "subPath": DOOR_IN_VOLUME, "readOnly": true}));
+    container["volumeMounts"] = json!(mounts);
+}
+
+/// The container that is the gate: a sidecar, whose startup probe succeeds at the instant. A kubelet hears of that at
+/// once, whereas it looks once a second whether an init container has ended.
+fn sidecar(image: &str, instant: Timestamp, now: Timestamp) -> Value {
+    let at = instant.to_string();
+    let mut gate = own(keys::GATE_CONTAINER, image, &[PROGRAM, "hold", &at, DOOR], false);
+    gate["restartPolicy"] = json!("Always");
+    // One probe lasts until the instant; one that is cut off, by whatever it be, is followed by the next. The clock may be
+    // set back meanwhile.
+    let patience = instant.duration_since(now).max(SignedDuration::ZERO) + SignedDuration::from_hours(1);
+    gate["startupProbe"] = json!({
+        "exec": {"command": [PROGRAM, "wait", at, DOOR]},
+        "timeoutSeconds": i32::try_from(patience.as_secs()).unwrap_or(i32::MAX),
+        "periodSeconds": 1,
+        "failureThreshold": i32::MAX,
+    });
+    gate
+}
+
 /// An init container of Stoker's own: next to nothing, and with no rights.
 fn own(name: &str, image: &str, command: &[&str], read_only: bool) -> Value {
     json!({
@@ -71,7 +104,7 @@ fn own(name: &str, image: &str, command: &[&str], read_only: bool) -> Value {
         "volumeMounts": [mount(read_only)],
         "resources": {
             "requests": {"cpu": "1m", "memory": "8Mi"},
-            "limits": {"cpu": "100m", "memory": "16Mi"},
+            "limits": {"cpu": "100m", "memory": "32Mi"},
         },
         "securityContext": {
             "allowPrivilegeEscalation": false,
@@ -82,12 +115,12 @@ fn own(name: &str, image: &str, command: &[&str], read_only: bool) -> Value {
 }
 
 /// Puts the gate into a pod's spec.
-fn gated(spec: &mut Value, gate: Gate, image: &str, instant: Timestamp) {
-    let instant = instant.to_string();
-    let mut inits = vec![own(INSTALL, image, &["/stoker-gate", "install", PROGRAM], false)];
-    let of_user = spec["initContainers"].as_array().cloned().unwrap_or_default();
+fn gated(spec: &mut Value, gate: Gate, image: &str, instant: Timestamp, now: Timestamp) {
+    let mut of_user = spec["initContainers"].as_array().cloned().unwrap_or_default();
+    let mut inits = Vec::new();
     match gate {
         Gate::InitContainer => {
+            inits.push(own(INSTALL, image, &["/stoker-gate", "install", PROGRAM, DOOR], false));
             // A kubelet pulls an image when it starts a container of it: each is started once before the instant.
             let mut images: Vec<(&str, Option<&Value>)> = Vec::new();
             for container in list(spec, "containers").chain(&of_user) {
@@ -99,7 +132,7 @@ fn gated(spec: &mut Value, gate: Gate, image: &str, instant: Timestamp) {
             let last = images.len().saturating_sub(1);
             for (index, (image, pull)) in images.into_iter().enumerate() {
                 let mut init = if index == last {
-                    own(keys::GATE_CONTAINER, image, &[PROGRAM, "wait", &instant], true)
+                    sidecar(image, instant, now)
                 } else {
                     own(&format!("stoker-pull-{index}"), image, &[PROGRAM, "pulled"], true)
                 };
@@ -108,8 +141,12 @@ fn gated(spec: &mut Value, gate: Gate, image: &str, instant: Timestamp) {
                 }
                 inits.push(init);
             }
+            let containers = spec["containers"].as_array_mut().into_iter().flatten();
+            containers.chain(&mut of_user).for_each(behind_the_door);
         }
         Gate::Exec => {
+            inits.push(own(INSTALL, image, &["/stoker-gate", "install", PROGRAM], false));
+            let instant = instant.to_string();
             for container in spec["containers"].as_array_mut().into_iter().flatten() {
                 let mut command = vec![json!(PROGRAM), json!("exec"), json!(instant), json!("--")];
                 command.extend(container["command"].as_array().cloned().unwrap_or_default());
@@ -152,7 +189,7 @@ pub fn job(
     all.extend(labels.clone());
     metadata["labels"] = Value::Object(all);
     if let Some(spec) = pod.get_mut("spec") {
-        gated(spec, gate, image, instant);
+        gated(spec, gate, image, instant, now);
     }
     spec
 }
