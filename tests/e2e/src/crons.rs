@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use stoker_api::{PreScaledCronJob, PreScaledCronJobStatus, keys};
+use stoker_api::{Gate, PreScaledCronJob, PreScaledCronJobStatus, keys};
 
 use crate::{DEADLINE, World, merge};
 
@@ -93,6 +93,19 @@ pub fn work_began(pods: &[Pod], job: &str) -> Result<Vec<f64>> {
         .collect()
 }
 
+/// The gate runs in it.
+fn in_gate(pod: &Pod, gate: Gate) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let running = |all: &Option<Vec<ContainerStatus>>, name: &str| {
+        let mut of_name = all.iter().flatten().filter(|c| c.name == name);
+        of_name.any(|c| c.state.as_ref().is_some_and(|state| state.running.is_some()))
+    };
+    match gate {
+        Gate::InitContainer => running(&status.init_container_statuses, keys::GATE_CONTAINER),
+        Gate::Exec => running(&status.container_statuses, "work"),
+    }
+}
+
 /// A run's instant.
 pub fn instant(job: &Job) -> Option<Timestamp> {
     job.annotations().get(keys::INSTANT)?.parse().ok()
@@ -174,6 +187,23 @@ impl Cron<'_> {
     pub async fn held(&self) -> Result<Job> {
         let one = |jobs: &[Job]| jobs.len() == 1 && jobs[0].metadata.deletion_timestamp.is_none();
         self.until_jobs("one run is held", one).await?.pop().context("none")
+    }
+
+    /// Waits until its one pod waits in the gate, and returns it.
+    pub async fn at_the_gate(&self, gate: Gate) -> Result<Pod> {
+        let began = Instant::now();
+        loop {
+            let mut pods = self.pods().await?;
+            if let [pod] = pods.as_slice()
+                && in_gate(pod, gate)
+            {
+                return pods.pop().context("none");
+            }
+            if began.elapsed() > DEADLINE {
+                bail!("{}: no pod at the gate after {DEADLINE:?}\n{}", self.name, self.tell().await);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Waits for an Event about it, and returns its words.

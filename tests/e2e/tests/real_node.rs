@@ -9,9 +9,10 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
-use stoker_e2e::crons::{Cron, FLAGS, instant};
+use stoker_api::{Gate, RunOutcome};
+use stoker_e2e::crons::{Cron, FLAGS, instant, later, work_that_tells};
 use stoker_e2e::{World, netns};
 
 fn template(env: Value, probe: Value) -> Value {
@@ -184,7 +185,7 @@ async fn i5_gated_work_begins_at_its_instant_and_never_before() -> Result<()> {
         let cron = Cron { world: &world, name };
         let ended = cron.status("a run has ended", |s| !s.last_runs.is_empty()).await?;
         let run = ended.last_runs.last().unwrap();
-        assert_eq!(run.outcome, stoker_api::RunOutcome::Succeeded, "{gate}: {run:?}");
+        assert_eq!(run.outcome, RunOutcome::Succeeded, "{gate}: {run:?}");
         assert!(run.schedule_milliseconds.is_some() && run.pull_milliseconds.is_some(), "{gate}: {run:?}");
         let pods = cron.pods().await?;
         let all = began(&cron, &pods);
@@ -194,6 +195,28 @@ async fn i5_gated_work_begins_at_its_instant_and_never_before() -> Result<()> {
             let of = jobs.iter().find(|j| j.name_any() == job).and_then(instant).unwrap();
             assert!(at >= of.as_second(), "{gate}: {job} began at {at}, before {of}");
         }
+    }
+    world.finish_crons().await
+}
+
+/// The gate that is told to end says that all is well, which must not be taken for the work's end.
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn i5_a_pod_that_is_deleted_at_the_gate_has_not_done_its_work() -> Result<()> {
+    let world = World::start_with("gate-deleted", &FLAGS).await?;
+    if !world.has_real_node().await? {
+        println!("skipped: this cluster has no real node");
+        return world.finish().await;
+    }
+    for gate in [Gate::InitContainer, Gate::Exec] {
+        let name = format!("deleted-{gate:?}").to_lowercase();
+        let cron = Cron { world: &world, name: &name };
+        let spec = json!({"schedule": later(), "jobTemplate": {"spec": {"template": work_that_tells()}}});
+        cron.apply(json!({"warmUp": "6h", "gate": gate, "cronJob": {"spec": spec}})).await?;
+        let pod = cron.at_the_gate(gate).await?;
+        world.pods().delete(&pod.name_any(), &DeleteParams::default()).await?;
+        let ended = cron.status("a run has ended", |s| !s.last_runs.is_empty()).await?;
+        assert_eq!(ended.last_runs[0].outcome, RunOutcome::Failed, "{gate:?}: {ended:?}");
     }
     world.finish_crons().await
 }
