@@ -85,7 +85,7 @@ pub struct PreScaledCronJobSpec {
 /// How work is held until its instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Gate {
-    /// An init container waits; the pod's own init containers and containers start after it. Works with any image.
+    /// A sidecar waits; the pod's own init containers and containers start after it. Works with any image.
     #[default]
     InitContainer,
     /// The containers' commands are wrapped: they run, and become the work at the instant. Each container needs

@@ -16,7 +16,7 @@ pub fn print(args: &Args) -> anyhow::Result<()> {
     for crd in stoker_api::crds() {
         let text = serde_yaml::to_string(&crd)?;
         match &args.dir {
-            None => println!("---\n{text}"),
+            None => say!("---\n{text}"),
             Some(dir) => {
                 let path = dir.join(format!("{}.yaml", crd.spec.names.plural));
                 std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;

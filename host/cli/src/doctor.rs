@@ -58,7 +58,7 @@ impl Report {
             Mark::Ill => "ILL ",
         };
         self.ill += usize::from(mark == Mark::Ill);
-        println!("{sign}  {words}");
+        say!("{sign}  {words}");
     }
 }
 
@@ -74,9 +74,9 @@ pub fn doctor(args: &Args) -> Result<ExitCode> {
         operator(&client, &args.operator_namespace, &mut report).await;
         objects(&client, &mut report).await;
         match report.ill {
-            0 => println!("\nAll is well."),
-            1 => println!("\nOne thing is not well."),
-            ill => println!("\n{ill} things are not well."),
+            0 => say!("\nAll is well."),
+            1 => say!("\nOne thing is not well."),
+            ill => say!("\n{ill} things are not well."),
         }
         Ok(if report.ill == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })

@@ -3,11 +3,10 @@
 
 mod story;
 
-use std::io::Write as _;
 use std::pin::pin;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args as ClapArgs;
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -21,6 +20,7 @@ pub use story::is_ill;
 
 use crate::claim::block_on;
 use crate::decisions::{self, Reach};
+use crate::out;
 
 #[derive(ClapArgs)]
 #[command(after_help = "\
@@ -148,8 +148,7 @@ async fn tell(
     }
     if story != told {
         let before = if told.is_empty() { "" } else { "\n" };
-        let mut out = std::io::stdout();
-        write!(out, "{before}{story}").and_then(|()| out.flush()).context("cannot print")?;
+        out::print(format_args!("{before}{story}"));
     }
     Ok(story)
 }

@@ -2,12 +2,12 @@
 
 mod graph;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::{Args as ClapArgs, ValueEnum};
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use stoker_picture::{Layout, svg, terminal};
 
 use crate::claim::block_on;
 use crate::objects::Named;
+use crate::out::print;
 
 /// The columns of what is not a terminal.
 const COLUMNS: usize = 100;
@@ -70,7 +71,8 @@ pub fn flow(args: Args) -> anyhow::Result<ExitCode> {
                 Output::Svg => svg(&layout),
                 Output::Terminal => Screen::look().draw(&layout),
             };
-            print(&picture)
+            print(format_args!("{picture}"));
+            Ok(())
         }
     })?;
     Ok(ExitCode::SUCCESS)
@@ -91,7 +93,7 @@ async fn watch(named: &Named<JobFlow>, mut flow: JobFlow) -> anyhow::Result<()> 
         if drawn != shown {
             // The whole screen anew: a picture that has become smaller leaves nothing behind.
             let (before, after) = if live { ("\u{1b}[H\u{1b}[2J", "") } else { ("", "\n") };
-            print(&format!("{before}{drawn}{after}"))?;
+            print(format_args!("{before}{drawn}{after}"));
             shown = drawn;
         }
         let change = if live {
@@ -140,9 +142,4 @@ impl Screen {
     fn draw(&self, layout: &Layout) -> String {
         terminal(layout, self.columns, self.colour)
     }
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot print the picture")
 }

@@ -1,4 +1,8 @@
 //! `stoker`: the operator and its tools.
+#![warn(clippy::print_stdout)]
+
+#[macro_use]
+mod out;
 
 mod claim;
 mod crds;
@@ -78,7 +82,9 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::explain(args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "stoker", &mut std::io::stdout());
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "stoker", &mut text);
+            out::print(format_args!("{}", String::from_utf8_lossy(&text)));
             Ok(ExitCode::SUCCESS)
         }
         Command::Policy(args) => policy::policy(args),

@@ -12,6 +12,7 @@ use clap::Args as ClapArgs;
 use stoker_migrate::{Migrated, Options, Outcome};
 
 use crate::claim::block_on;
+use crate::out;
 
 #[derive(ClapArgs)]
 #[command(after_help = "\
@@ -67,8 +68,7 @@ pub fn migrate(args: Args) -> Result<ExitCode> {
     match &args.output {
         Some(dir) => write(dir, &outcome.objects)?,
         None => {
-            let mut out = std::io::stdout();
-            out.write_all(outcome.render().as_bytes()).and_then(|()| out.flush()).context("cannot print")?;
+            out::print(format_args!("{}", outcome.render()));
         }
     }
     tell(&outcome);

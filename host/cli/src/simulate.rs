@@ -4,7 +4,7 @@ mod picture;
 mod table;
 
 use std::fs;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use stoker_policy::{HostOptions, Limits, PolicyHost};
 use stoker_simulate::{Decider, Load, Outcome, Setup, Shape, Startup, generate, run};
 
 use crate::claim::block_on;
+use crate::out;
 use crate::policy::Component;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -133,8 +134,7 @@ pub fn simulate(args: &Args) -> Result<ExitCode> {
         Output::Svg => picture::svg(&outcomes)?,
         Output::Json => serde_json::to_string_pretty(&outcomes)? + "\n",
     };
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot print")?;
+    out::print(format_args!("{text}"));
     for outcome in outcomes.iter().filter(|outcome| outcome.failures > 0) {
         let error = outcome.error.as_deref().unwrap_or_default();
         eprintln!(

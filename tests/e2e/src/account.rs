@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
 use kube::api::{Api, PostParams};
 use kube::config::Kubeconfig;
+use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -32,6 +33,8 @@ pub const REPORTS: &str = "e2e-stoker-reports";
 
 /// Stands for the test's namespace in values and in what is rendered, so that one rendering serves many tests.
 const NAMESPACE: &str = "the-tests-namespace";
+/// And this for the namespace of the operator itself.
+const OWN: &str = "the-operators-namespace";
 
 /// Longer than any test or measurement takes.
 const TOKEN: Duration = Duration::from_secs(4 * 3600);
@@ -87,12 +90,17 @@ impl Features {
         self.with(format!("features.{feature}.namespaces={{{NAMESPACE}}}"))
     }
 
+    /// What the chart makes with these, of an operator in the namespace `own` that looks after another.
+    pub fn objects(&self, own: &str, namespace: &str) -> Result<Vec<Value>> {
+        let text = self.rendered()?.replace(NAMESPACE, namespace).replace(OWN, own);
+        let documents = serde_yaml::Deserializer::from_str(&text);
+        documents.map(|document| Ok(<Value as serde::Deserialize>::deserialize(document)?)).collect()
+    }
+
     /// What the chart grants with these, and to whom, in a namespace.
-    pub fn granted(&self, namespace: &str) -> Result<Granted> {
-        let text = self.rendered()?.replace(NAMESPACE, namespace);
+    pub fn granted(&self, own: &str, namespace: &str) -> Result<Granted> {
         let mut granted = Granted::default();
-        for document in serde_yaml::Deserializer::from_str(&text) {
-            let object = <Value as serde::Deserialize>::deserialize(document)?;
+        for object in self.objects(own, namespace)? {
             let Some(kind) = object["kind"].as_str() else { continue };
             match kind {
                 "ServiceAccount" => granted.accounts.push(serde_json::from_value(object)?),
@@ -118,7 +126,7 @@ impl Features {
         let out = Command::new(&helm)
             .args(["template", RELEASE])
             .arg(root().join("deploy/helm/stoker"))
-            .args(["--namespace", NAMESPACE])
+            .args(["--namespace", OWN])
             .args(sets.flat_map(|value| ["--set", value]))
             .output()
             .with_context(|| format!("run `make setup-chart`: {} does not start", helm.display()))?;
@@ -248,20 +256,25 @@ pub fn kubeconfig(namespace: &str, account: &str) -> PathBuf {
 }
 
 impl Accounts {
-    /// Makes the accounts in a namespace, and waits until they may do what is granted to them.
-    pub async fn make(client: &Client, namespace: &Namespace, features: &Features) -> Result<Self> {
-        let place = namespace.metadata.name.clone().context("a namespace without a name")?;
-        let granted = features.granted(&place)?;
+    /// Makes the accounts in the namespace `own`, and waits until they may do what is granted to them in another.
+    pub async fn make(
+        client: &Client,
+        own: &Namespace,
+        namespace: &str,
+        features: &Features,
+    ) -> Result<Self> {
+        let place = own.metadata.name.clone().context("a namespace without a name")?;
+        let granted = features.granted(&place, namespace)?;
         // What lies in no namespace goes with this one all the same.
-        let owner = namespace.owner_ref(&()).context("a namespace that does not exist")?;
+        let owner = own.owner_ref(&()).context("a namespace that does not exist")?;
         for account in &granted.accounts {
-            create(&Api::namespaced(client.clone(), &place), account).await?;
+            create_in_its_place(client, account).await?;
         }
         for role in &granted.roles {
-            create(&Api::namespaced(client.clone(), &place), role).await?;
+            create_in_its_place(client, role).await?;
         }
         for binding in &granted.bindings {
-            create(&Api::namespaced(client.clone(), &place), binding).await?;
+            create_in_its_place(client, binding).await?;
         }
         for mut role in granted.cluster_roles.iter().cloned() {
             role.metadata.owner_references = Some(vec![owner.clone()]);
@@ -274,7 +287,7 @@ impl Accounts {
         let mut accounts = Self { granted, users: BTreeMap::new(), files: Vec::new() };
         let names = accounts.granted.accounts.iter().filter_map(|account| account.metadata.name.clone());
         for name in names.collect::<Vec<_>>() {
-            let file = kubeconfig(&place, &name);
+            let file = kubeconfig(namespace, &name);
             write_kubeconfig(client, &place, &name, &file).await?;
             let bound = accounts.granted.bound(&name);
             let own = client_by(&file).await?;
@@ -299,6 +312,18 @@ impl Accounts {
     pub fn forget(&self) -> Result<()> {
         self.files.iter().try_for_each(|file| Ok(std::fs::remove_file(file)?))
     }
+}
+
+async fn create_in_its_place<K>(client: &Client, object: &K) -> Result<()>
+where
+    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + fmt::Debug
+        + serde::Serialize
+        + DeserializeOwned,
+{
+    let place = object.meta().namespace.as_deref().context("the chart gives no namespace")?;
+    create(&Api::namespaced(client.clone(), place), object).await
 }
 
 async fn create<K>(api: &Api<K>, object: &K) -> Result<()>

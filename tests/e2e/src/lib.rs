@@ -7,6 +7,7 @@ pub mod audit;
 pub mod claims;
 pub mod cluster;
 pub mod crons;
+pub mod deployed;
 pub mod flips;
 pub mod guests;
 pub mod job_watch;
@@ -102,12 +103,27 @@ pub struct World {
 }
 
 impl World {
-    /// A namespace with an operator.
+    /// A namespace with an operator that the cluster runs, as the chart installs it. Without a real node it is a process.
     pub async fn start(name: &str) -> Result<Self> {
+        Self::start_in_cluster(name, &[]).await
+    }
+
+    /// The same, with flags of its own.
+    pub async fn start_in_cluster(name: &str, flags: &[&str]) -> Result<Self> {
+        if !has_real_node(&client().await?).await? {
+            return Self::start_with(name, flags).await;
+        }
+        let mut world = Self::new(name, &Features::all(), true).await?;
+        world.operator = Some(Operator::deploy(&world.client, &world.namespace, flags).await?);
+        Ok(world)
+    }
+
+    /// A namespace with an operator that is a process of the test, which may kill it and look at what it takes.
+    pub async fn start_process(name: &str) -> Result<Self> {
         Self::start_with(name, &[]).await
     }
 
-    /// A namespace with an operator that has flags of its own.
+    /// The same, with flags of its own.
     pub async fn start_with(name: &str, flags: &[&str]) -> Result<Self> {
         let mut world = Self::without_operator(name).await?;
         world.operator = Some(Operator::start(&world.namespace, flags).await?);
@@ -145,6 +161,11 @@ impl World {
 
     /// A namespace for services that are granted what they need for some features only.
     pub async fn with_features(name: &str, features: &Features) -> Result<Self> {
+        Self::new(name, features, false).await
+    }
+
+    /// Where the operator lives apart, its account does, too.
+    async fn new(name: &str, features: &Features, apart: bool) -> Result<Self> {
         let client = client().await?;
         apply_crds(&client).await?;
         let began = Timestamp::now();
@@ -156,16 +177,15 @@ impl World {
             ..Default::default()
         };
         let object = api.create(&PostParams::default(), &object).await?;
-        let accounts = Accounts::make(&client, &object, features).await?;
+        let own = if apart { deployed::create_namespace(&client, &namespace).await? } else { object };
+        let accounts = Accounts::make(&client, &own, &namespace, features).await?;
         let refusals = BTreeSet::new();
         Ok(Self { client, namespace, accounts, refusals, began, operator: None, reports: None })
     }
 
     /// Whether a node runs containers. False on clusters that came up without one; they say why when they start.
     pub async fn has_real_node(&self) -> Result<bool> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let found = nodes.list(&ListParams::default().labels("stoker.dev/node=real")).await?;
-        Ok(!found.items.is_empty())
+        has_real_node(&self.client).await
     }
 
     /// Whether simulated pods answer commands: their nodes have an address of their own then.
@@ -396,6 +416,12 @@ impl World {
         }
         text
     }
+}
+
+async fn has_real_node(client: &Client) -> Result<bool> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let found = nodes.list(&ListParams::default().labels("stoker.dev/node=real")).await?;
+    Ok(!found.items.is_empty())
 }
 
 /// Whether a pod exists and has neither ended nor is terminating.

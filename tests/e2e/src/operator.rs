@@ -1,4 +1,4 @@
-//! An operator process for one namespace.
+//! An operator for one namespace: a process of the test, or a Deployment of the cluster.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -9,18 +9,37 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use kube::Client;
+
 use crate::account::{self, OPERATOR};
+use crate::deployed::Deployed;
 use crate::{DEADLINE, netns, root};
 
-/// A running operator; it is killed when dropped.
+/// A running operator; it ends when dropped.
 pub struct Operator {
-    child: Child,
+    home: Home,
     log: PathBuf,
     namespace: String,
     kubeconfig: PathBuf,
     flags: Vec<String>,
     /// It runs inside the cluster's network, where pods can be reached.
     inside: bool,
+}
+
+/// Where it runs.
+enum Home {
+    Process(Child),
+    Cluster(Deployed),
+}
+
+impl Home {
+    /// The process, for what is done with nothing else.
+    fn process(&mut self) -> &mut Child {
+        match self {
+            Self::Process(child) => child,
+            Self::Cluster(_) => panic!("this test wants an operator of its own: World::start_process"),
+        }
+    }
 }
 
 /// The binary under test.
@@ -59,6 +78,15 @@ impl Operator {
         Self::spawn(namespace, kubeconfig, for_one(namespace, flags), true)?.runs().await
     }
 
+    /// Has the cluster run it, and waits until it runs.
+    pub async fn deploy(client: &Client, namespace: &str, flags: &[&str]) -> Result<Self> {
+        let log = log_file(namespace)?;
+        let home = Home::Cluster(Deployed::start(client, namespace, flags, &log).await?);
+        let kubeconfig = account::kubeconfig(namespace, OPERATOR);
+        let flags = flags.iter().map(|f| (*f).to_owned()).collect();
+        Self { home, log, namespace: namespace.to_owned(), kubeconfig, flags, inside: true }.runs().await
+    }
+
     async fn runs(self) -> Result<Self> {
         let operator = self;
         let began = Instant::now();
@@ -73,9 +101,7 @@ impl Operator {
 
     /// Starts it without waiting. The log of earlier runs is kept.
     fn spawn(namespace: &str, kubeconfig: PathBuf, flags: Vec<String>, inside: bool) -> Result<Self> {
-        let dir = root().join("target/e2e");
-        std::fs::create_dir_all(&dir)?;
-        let log = dir.join(format!("{namespace}.log"));
+        let log = log_file(namespace)?;
         let file = File::options().create(true).append(true).open(&log)?;
         let mut line = if inside { netns::command() } else { Vec::new() };
         line.push(binary().display().to_string());
@@ -89,14 +115,16 @@ impl Operator {
             .stderr(file)
             .spawn()
             .with_context(|| format!("run `make build`: {} does not start", binary().display()))?;
-        Ok(Self { child, log, namespace: namespace.to_owned(), kubeconfig, flags, inside })
+        let home = Home::Process(child);
+        Ok(Self { home, log, namespace: namespace.to_owned(), kubeconfig, flags, inside })
     }
 
     /// Kills it at once, as a node's failure would.
     pub fn kill(&mut self) {
+        let process = self.home.process();
         // An error means that it has ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
+        process.kill().ok();
+        process.wait().ok();
     }
 
     /// Asks it to stop, as the kubelet does.
@@ -111,7 +139,7 @@ impl Operator {
     pub async fn ended(&mut self) -> Result<bool> {
         let began = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.home.process().try_wait()? {
                 return Ok(status.success());
             }
             if began.elapsed() > DEADLINE {
@@ -140,6 +168,9 @@ impl Operator {
 
     /// Where the operators of this namespace have served health and metrics, the last one last.
     pub fn addresses(&self) -> Vec<String> {
+        if let Home::Cluster(deployed) = &self.home {
+            return vec![deployed.address.clone()];
+        }
         let log = self.log();
         let told = log.split(" address=").skip(1);
         told.filter_map(|rest| rest.split_whitespace().next()).map(str::to_owned).collect()
@@ -176,7 +207,10 @@ impl Operator {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        match &self.home {
+            Home::Process(child) => child.id(),
+            Home::Cluster(_) => panic!("this test wants an operator of its own: World::start_process"),
+        }
     }
 
     pub fn log(&self) -> String {
@@ -190,6 +224,13 @@ impl Operator {
     }
 }
 
+/// Where it logs to; later operators of the namespace log there, too.
+fn log_file(namespace: &str) -> Result<PathBuf> {
+    let dir = root().join("target/e2e");
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir.join(format!("{namespace}.log")))
+}
+
 /// The flags of an operator that looks after one namespace.
 fn for_one(namespace: &str, flags: &[&str]) -> Vec<String> {
     ["--namespace", namespace].iter().chain(flags).map(|flag| (*flag).to_owned()).collect()
@@ -197,6 +238,8 @@ fn for_one(namespace: &str, flags: &[&str]) -> Vec<String> {
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        self.kill();
+        if matches!(self.home, Home::Process(_)) {
+            self.kill();
+        }
     }
 }

@@ -41,7 +41,7 @@ const FILLED: Duration = Duration::from_secs(900);
 
 /// Measures a number of pools: figures by name.
 pub async fn measure(pools: usize) -> Result<Vec<(&'static str, f64)>> {
-    let mut world = World::start(&format!("scale-{pools}")).await?;
+    let mut world = World::start_process(&format!("scale-{pools}")).await?;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let mut figures = vec![("idleMemoryMiB", mib(world.operator().memory()?))];
 

@@ -44,13 +44,13 @@ async fn one_operator_looks_after_pools_of_all_namespaces() -> Result<()> {
 #[ignore = "needs Helm: make e2e"]
 fn what_is_granted_everywhere_is_what_is_granted_in_a_namespace() -> Result<()> {
     // Lease and features are granted in namespaces that are named, whatever is looked after.
-    let everywhere = Features::everywhere().claims().reports().granted("stoker-system")?;
-    let base = Features::base().claims().reports().granted("stoker-system")?;
+    let everywhere = Features::everywhere().claims().reports().granted("stoker-system", "watched")?;
+    let base = Features::base().claims().reports().granted("stoker-system", "watched")?;
     for account in [OPERATOR, REPORTS] {
         let (wide, narrow) = (everywhere.deeds(account), base.deeds(account));
         assert!(!narrow.is_empty());
         assert_eq!(wide, narrow, "{account}");
-        for deed in wide.iter().chain(&Features::all().granted("stoker-system")?.deeds(account)) {
+        for deed in wide.iter().chain(&Features::all().granted("stoker-system", "watched")?.deeds(account)) {
             assert!(!deed.what.contains('*'), "{account} is granted a wildcard: {deed}");
         }
     }

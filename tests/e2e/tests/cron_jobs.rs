@@ -17,7 +17,7 @@ use stoker_e2e::crons::{Cron, FLAGS, instant, later};
 use stoker_e2e::operator::Operator;
 
 async fn world(name: &str) -> Result<World> {
-    World::start_with(name, &FLAGS).await
+    World::start_in_cluster(name, &FLAGS).await
 }
 
 fn spec(fields: Value) -> Value {
@@ -302,7 +302,7 @@ async fn an_ended_run_is_recorded_let_go_and_beyond_the_limits_removed() -> Resu
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i5_an_instant_has_one_run_whoever_is_killed_and_however_many_are_at_it() -> Result<()> {
-    let mut world = world("cron-kills").await?;
+    let mut world = World::start_with("cron-kills", &FLAGS).await?;
     let other = Operator::start(&world.namespace, &FLAGS).await?;
     let names = ["a", "b", "c"];
     for name in names {

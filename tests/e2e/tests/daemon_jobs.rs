@@ -126,7 +126,7 @@ async fn nodes_that_join_are_included_and_those_that_leave_are_gone_not_failed()
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i6_a_node_runs_once_whoever_is_killed_and_never_more_than_allowed_at_a_time() -> Result<()> {
-    let mut world = World::start("dj-kills").await?;
+    let mut world = World::start_process("dj-kills").await?;
     let names: Vec<String> = (0..16).map(|n| format!("n{n}")).collect();
     let all = nodes(&world, &names.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let second = Operator::start(&world.namespace, &[]).await?;

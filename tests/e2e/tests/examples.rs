@@ -66,7 +66,7 @@ async fn playing_workers_wait_play_and_end_by_themselves() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn cron_jobs_of_the_examples_are_scheduled_and_one_learns_its_lead() -> Result<()> {
-    let world = World::start_with("cron-examples", &FLAGS).await?;
+    let world = World::start_in_cluster("cron-examples", &FLAGS).await?;
     for (file, name) in
         [("nightly.yaml", "nightly-report"), ("primed.yaml", "primed"), ("every-minute.yaml", "every-minute")]
     {

@@ -15,6 +15,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use stoker_api::{ExecutionState, HotStandbyDeployment, JobFlow, NodeBatchJob, keys};
 use stoker_e2e::audit::{PodEvent, PodWatch, asked, peak};
+use stoker_e2e::deployed::ON_THE_REAL_NODE;
 use stoker_e2e::node_batches::NodeBatch;
 use stoker_e2e::operator::binary;
 use stoker_e2e::{DEADLINE, World, alive, kubeconfig, merge, root};
@@ -117,19 +118,14 @@ impl Release<'_> {
         for set in [
             namespaces.as_str(),
             "crds.install=false",
-            "image.repository=docker.io/stoker/stoker",
-            "image.tag=test",
-            "image.pullPolicy=Never",
-            "gateImage.repository=docker.io/stoker/gate",
-            "gateImage.tag=dev",
-            "nodeSelector.stoker\\.dev/node=real",
-            "tolerations[0].key=stoker.dev/node",
-            "tolerations[0].operator=Exists",
             "reports.enabled=true",
             "reports.nodeSelector.stoker\\.dev/node=real",
             "reports.tolerations[0].key=stoker.dev/node",
             "reports.tolerations[0].operator=Exists",
-        ] {
+        ]
+        .into_iter()
+        .chain(ON_THE_REAL_NODE)
+        {
             words.extend(["--set", set]);
         }
         words.extend(more);

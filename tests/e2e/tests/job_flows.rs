@@ -165,7 +165,7 @@ async fn a_failed_step_keeps_its_dependants_from_starting_and_nothing_else() -> 
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i6_a_step_whose_job_is_gone_is_not_run_again_and_its_dependants_start() -> Result<()> {
-    let mut world = World::start("flow-ttl").await?;
+    let mut world = World::start_process("flow-ttl").await?;
     let mut first = step("first", &[]);
     first["jobTemplate"]["ttlSecondsAfterFinished"] = json!(0);
     let flows = json!([first, waiting("second", &["first"]), step("third", &["second", "first"])]);
@@ -184,7 +184,7 @@ async fn i6_a_step_whose_job_is_gone_is_not_run_again_and_its_dependants_start()
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i6_each_step_runs_once_whoever_is_killed_and_however_many_are_at_it() -> Result<()> {
-    let mut world = World::start("flow-kills").await?;
+    let mut world = World::start_process("flow-kills").await?;
     let second = Operator::start(&world.namespace, &[]).await?;
     let names: Vec<String> = (0..24).map(|n| format!("s{n}")).collect();
     let flows: Vec<Value> = names

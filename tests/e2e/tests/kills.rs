@@ -18,7 +18,7 @@ const MAXIMUM: u32 = 12;
 #[ignore = "needs the local cluster: make e2e"]
 async fn i1_i2_hold_when_the_operator_is_killed_at_random_moments() -> Result<()> {
     let mut random = Random::from_environment(7);
-    let mut world = World::start("kills").await?;
+    let mut world = World::start_process("kills").await?;
     let watch = PodWatch::start(world.pods(), keys::DEFAULT_BUSY_ANNOTATION).await?;
     world.apply_pool("game", json!({"idleTarget": 4, "maxReplicas": MAXIMUM})).await?;
     world.counts("game", 0, 4, 4).await?;
@@ -57,7 +57,7 @@ async fn i1_i2_hold_when_the_operator_is_killed_at_random_moments() -> Result<()
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i1_i2_hold_with_two_operators_at_once() -> Result<()> {
-    let world = World::start("two").await?;
+    let world = World::start_process("two").await?;
     // No election: both act on every change, on views of their own.
     let _other = Operator::start(&world.namespace, &[]).await?;
     let watch = PodWatch::start(world.pods(), keys::DEFAULT_BUSY_ANNOTATION).await?;

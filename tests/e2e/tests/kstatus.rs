@@ -188,7 +188,7 @@ async fn what_is_being_made_is_in_progress() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn what_cannot_go_on_is_failed() -> Result<()> {
-    let world = World::start_with("kstatus-failed", &FLAGS).await?;
+    let world = World::start_in_cluster("kstatus-failed", &FLAGS).await?;
     let nodes = ready_nodes(&world, &["a"]).await?;
     let refused = json!([{"name": "Main", "image": "docker.io/local/busybox:1"}]);
     let fails = json!({"metadata": {"annotations": {

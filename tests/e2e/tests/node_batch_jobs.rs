@@ -194,7 +194,7 @@ async fn unseen_for(batch: &NodeBatch<'_>, span: SignedDuration) -> Result<()> {
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn of_instants_that_nobody_saw_the_latest_has_its_execution_if_it_is_not_too_late() -> Result<()> {
-    let mut world = World::start("nbj-missed").await?;
+    let mut world = World::start_process("nbj-missed").await?;
     let all = ready_nodes(&world, &["a"]).await?;
     // The last instant was two to three minutes ago, the next one is far off.
     let last = Timestamp::now() - SignedDuration::from_mins(2);
@@ -237,7 +237,7 @@ async fn of_instants_that_nobody_saw_the_latest_has_its_execution_if_it_is_not_t
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn the_execution_at_the_startup_begins_once_after_its_delay() -> Result<()> {
-    let mut world = World::start("nbj-startup").await?;
+    let mut world = World::start_process("nbj-startup").await?;
     let all = ready_nodes(&world, &["a"]).await?;
     let disks = NodeBatch { world: &world, name: "disks" };
     let object = disks.apply(Some("1s"), json!({"runOnStartup": true, "startupDelay": "3s"})).await?;
@@ -313,7 +313,7 @@ async fn an_execution_begins_by_hand_once_for_each_text_and_by_the_command() -> 
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i6_no_node_runs_twice_and_no_slot_is_lost_whoever_is_killed_and_with_two_operators() -> Result<()> {
-    let mut world = World::start("nbj-kills").await?;
+    let mut world = World::start_process("nbj-kills").await?;
     let names: Vec<String> = (0..16).map(|n| format!("n{n}")).collect();
     let all = ready_nodes(&world, &names.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let second = Operator::start(&world.namespace, &[]).await?;

@@ -15,7 +15,7 @@ const MAXIMUM: u32 = 12;
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i1_i2_hold_when_the_api_server_and_etcd_die_under_load() -> Result<()> {
-    let mut world = World::start("outage").await?;
+    let mut world = World::start_process("outage").await?;
     let mut load = Load::start(&world, Members::Pods, 4, MAXIMUM, Random::from_environment(5)).await?;
     for part in ["kube-apiserver", "etcd", "kube-apiserver", "etcd"] {
         for _ in 0..5 {

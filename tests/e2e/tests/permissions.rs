@@ -44,7 +44,7 @@ const ALWAYS_IDLE: Idle = &[
 
 /// What an account is granted beyond what it would be with other features.
 fn beyond(world: &World, account: &str, without: &Features) -> Result<BTreeSet<Deed>> {
-    let less = without.granted(&world.namespace)?.deeds(account);
+    let less = without.granted(&world.namespace, &world.namespace)?.deeds(account);
     Ok(&world.accounts.granted.deeds(account) - &less)
 }
 

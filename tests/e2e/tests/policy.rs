@@ -18,7 +18,7 @@ use crate::policies::{from_map, healthy, unhealthy};
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn applying_another_config_map_changes_the_size_without_a_restart() -> Result<()> {
-    let world = World::start("swap").await?;
+    let world = World::start_process("swap").await?;
     world.put_policy("rush-hour", &built_policy("buffer")?).await?;
     world.apply_pool("game", json!({"policy": from_map()})).await?;
     world.counts("game", 0, 2, 2).await?;
@@ -148,7 +148,7 @@ async fn a_wrong_config_or_digest_is_refused_and_a_right_one_taken() -> Result<(
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i3_a_restart_without_the_policy_does_not_shrink_the_pool() -> Result<()> {
-    let mut world = World::start("restart").await?;
+    let mut world = World::start_process("restart").await?;
     world.put_policy("rush-hour", &wants(6)).await?;
     world.apply_pool("game", json!({"policy": from_map()})).await?;
     world.counts("game", 0, 6, 6).await?;

@@ -123,7 +123,7 @@ async fn a_policy_deleted_recreated_corrupted_and_repaired_never_changes_a_pool(
 #[ignore = "needs the local cluster: make e2e"]
 async fn two_policies_swapped_a_thousand_times_compile_once_each_and_leave_memory_flat() -> Result<()> {
     const SWAPS: u64 = 1_000;
-    let world = World::start("swaps").await?;
+    let world = World::start_process("swaps").await?;
     let versions = [wants(3), wants(4)];
     world.put_policy("rush-hour", &versions[0]).await?;
     world.apply_pool("game", json!({"policy": from_map()})).await?;
@@ -156,7 +156,7 @@ async fn two_policies_swapped_a_thousand_times_compile_once_each_and_leave_memor
 #[ignore = "needs the local cluster: make e2e"]
 async fn i8_forty_bad_policies_leave_forty_good_pools_alone() -> Result<()> {
     const POOLS: usize = 40;
-    let world = World::start("worst").await?;
+    let world = World::start_process("worst").await?;
     let pid = world.operator().pid();
     let bad = bad_policies();
     for number in 0..POOLS {

@@ -250,7 +250,7 @@ async fn i3_a_redis_that_is_killed_or_flushed_changes_no_size() -> Result<()> {
     if !redis::is_installed() {
         return Ok(());
     }
-    let world = World::start("redis").await?;
+    let world = World::start_process("redis").await?;
     let mut redis = Redis::start(&[], &[], &[]);
     let url = format!("redis://127.0.0.1:{}", redis.port);
     let probe = json!({"mode": "redis", "redis": {"url": url, "key": "games", "periodSeconds": 1}});

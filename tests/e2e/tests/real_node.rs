@@ -151,7 +151,7 @@ fn began(cron: &Cron<'_>, pods: &[k8s_openapi::api::core::v1::Pod]) -> Vec<(i64,
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i5_gated_work_begins_at_its_instant_and_never_before() -> Result<()> {
-    let world = World::start_with("gate", &FLAGS).await?;
+    let world = World::start_in_cluster("gate", &FLAGS).await?;
     if !world.has_real_node().await? {
         println!("skipped: this cluster has no real node");
         return world.finish().await;
@@ -203,7 +203,7 @@ async fn i5_gated_work_begins_at_its_instant_and_never_before() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn i5_a_pod_that_is_deleted_at_the_gate_has_not_done_its_work() -> Result<()> {
-    let world = World::start_with("gate-deleted", &FLAGS).await?;
+    let world = World::start_in_cluster("gate-deleted", &FLAGS).await?;
     if !world.has_real_node().await? {
         println!("skipped: this cluster has no real node");
         return world.finish().await;

@@ -106,7 +106,7 @@ async fn a_template_that_never_gets_ready_stops_the_rollout_and_the_old_standby_
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn a_used_pod_is_replaced_also_after_a_restart_of_the_operator() -> Result<()> {
-    let mut world = World::start("used").await?;
+    let mut world = World::start_process("used").await?;
     world.apply_pool("game", json!({"afterUse": "Replace"})).await?;
     world.counts("game", 0, 2, 2).await?;
     let used = world.alive("game").await?[..1].to_vec();

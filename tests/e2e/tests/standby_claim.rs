@@ -60,7 +60,7 @@ fn bound(status: &StandbyClaimStatus) -> (String, String) {
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn a_claim_has_a_pod_until_it_is_deleted() -> Result<()> {
-    let world = World::start("sbc").await?;
+    let world = World::start_process("sbc").await?;
     world.apply_pool("game", json!({"idleTarget": 1})).await?;
     world.counts("game", 0, 1, 1).await?;
     make(&world, "mine", "game", json!({"metadata": {"match": "42"}})).await?;

@@ -192,7 +192,7 @@ async fn a_pod_that_is_still_pending_is_no_standby() -> Result<()> {
 #[ignore = "needs the local cluster: make e2e"]
 async fn i2_nothing_is_made_twice_while_jobs_are_so_fresh_that_they_have_no_pods() -> Result<()> {
     const JOBS: usize = 20;
-    let mut world = World::start("jobs-fresh").await?;
+    let mut world = World::start_process("jobs-fresh").await?;
     pool(&world).apply(json!({"idleTarget": JOBS, "maxReplicas": 60})).await?;
     // Each operator that starts finds Jobs without status.active.
     for made in [1, 8, 15] {
@@ -499,7 +499,7 @@ async fn a_policy_sizes_a_pool_of_jobs() -> Result<()> {
 #[ignore = "needs the local cluster: make e2e"]
 async fn i1_i2_hold_for_jobs_when_the_operator_is_killed_over_and_over() -> Result<()> {
     const KILLS: u64 = 16;
-    let mut world = World::start("jobs-kills").await?;
+    let mut world = World::start_process("jobs-kills").await?;
     let watch = PodWatch::start(world.pods(), keys::DEFAULT_BUSY_ANNOTATION).await?;
     pool(&world).apply(json!({"idleTarget": 3})).await?;
     pool(&world).counts(0, 3, 3).await?;

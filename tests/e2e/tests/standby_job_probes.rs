@@ -169,7 +169,7 @@ async fn never_does_a_redis_outage_mean_that_nobody_is_busy() -> Result<()> {
     if !redis::is_installed() {
         return Ok(());
     }
-    let world = World::start("jobs-redis").await?;
+    let world = World::start_process("jobs-redis").await?;
     let work = pool(&world);
     let mut redis = Redis::start(&[], &[], &[]);
     let url = format!("redis://127.0.0.1:{}", redis.port);

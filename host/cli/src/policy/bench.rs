@@ -48,13 +48,13 @@ pub fn bench(args: &Args) -> Result<()> {
         }
         let meter = Meter::new(&component.bytes)?;
         let info = policy.info();
-        println!(
+        say!(
             "{} {}: {:.1} KiB, ready after {loaded:.0?}\n",
             info.name,
             info.version,
             component.bytes.len() as f64 / 1024.0
         );
-        println!("{:<22}{:>10}{:>10}{:>15}{:>12}", "decision", "p50", "p99", "instructions", "memory");
+        say!("{:<22}{:>10}{:>10}{:>15}{:>12}", "decision", "p50", "p99", "instructions", "memory");
         for (name, asked) in questions(&policy, &config)? {
             let mut times = Vec::new();
             for _ in 0..args.rounds {
@@ -63,7 +63,7 @@ pub fn bench(args: &Args) -> Result<()> {
             times.sort();
             let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
             let cost = meter.cost(&asked).with_context(|| name.clone())?;
-            println!(
+            say!(
                 "{name:<22}{:>10}{:>10}{:>15}{:>12}",
                 format!("{:.1?}", at(0.5)),
                 format!("{:.1?}", at(0.99)),

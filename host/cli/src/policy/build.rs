@@ -44,10 +44,10 @@ pub fn build(args: &Args) -> Result<()> {
     }
     let file = artefact(&manifest)?;
     let bytes = std::fs::read(&file).with_context(|| format!("the build left no {}", file.display()))?;
-    println!("{}", file.display());
-    println!("{:.1} KiB, {}", bytes.len() as f64 / 1024.0, Digest::of(&bytes));
+    say!("{}", file.display());
+    say!("{:.1} KiB, {}", bytes.len() as f64 / 1024.0, Digest::of(&bytes));
     if bytes.len() > CONFIG_MAP_BYTES {
-        println!("{}", too_large(bytes.len()));
+        say!("{}", too_large(bytes.len()));
     }
     Ok(())
 }

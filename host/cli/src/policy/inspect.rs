@@ -7,6 +7,7 @@ use stoker_policy::{CONTRACT, Digest, Policy, Surface};
 
 use super::component::Component;
 use crate::claim::block_on;
+use crate::out::print;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -29,13 +30,13 @@ pub fn inspect(args: &Args) -> Result<()> {
     let surface = Surface::of(&component.bytes);
     let loaded = block_on(async { anyhow::Ok(component.load().await.map(|(_, policy)| policy)) })?;
     if let (Err(_), Ok(surface), Output::Text) = (&loaded, &surface, args.output) {
-        print!("{}", lists(surface));
+        print(format_args!("{}", lists(surface)));
     }
     let policy = loaded?;
     let told = told(&component, &policy, &surface?);
     match args.output {
-        Output::Json => println!("{told:#}"),
-        Output::Text => print!("{}", text(&told)),
+        Output::Json => say!("{told:#}"),
+        Output::Text => print(format_args!("{}", text(&told))),
     }
     Ok(())
 }

@@ -55,13 +55,13 @@ pub fn new(args: &Args) -> Result<()> {
         fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
     let (name, at) = (&args.name, folder.display());
-    println!("{at} is a policy that keeps to the built-in rules until you change src/rule.rs.\n");
-    println!("  cd {at}");
-    println!("  cargo test                                    # its rules, natively");
-    println!("  stoker policy build");
+    say!("{at} is a policy that keeps to the built-in rules until you change src/rule.rs.\n");
+    say!("  cd {at}");
+    say!("  cargo test                                    # its rules, natively");
+    say!("  stoker policy build");
     let wasm = format!("target/wasm32-unknown-unknown/release/{}.wasm", name.replace('-', "_"));
-    println!("  stoker policy test {wasm}   # cases.yaml");
-    println!("  stoker policy push {wasm} --name {name}");
+    say!("  stoker policy test {wasm}   # cases.yaml");
+    say!("  stoker policy push {wasm} --name {name}");
     Ok(())
 }
 

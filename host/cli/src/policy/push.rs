@@ -72,9 +72,9 @@ pub fn push(args: Args) -> Result<()> {
         })?;
         let did = if args.dry_run { "would be" } else { "is" };
         let info = policy.info();
-        println!("{} {} {did} in ConfigMap {} of namespace {namespace}. In an object's spec:\n", info.name, info.version, args.name);
-        println!("  policy:\n    configMap: {{name: {}, key: {}}}\n    digest: {digest}", args.name, args.key);
-        println!("\nWith the digest no other bytes are taken: leave it out to have what is pushed later swapped in.");
+        say!("{} {} {did} in ConfigMap {} of namespace {namespace}. In an object's spec:\n", info.name, info.version, args.name);
+        say!("  policy:\n    configMap: {{name: {}, key: {}}}\n    digest: {digest}", args.name, args.key);
+        say!("\nWith the digest no other bytes are taken: leave it out to have what is pushed later swapped in.");
         anyhow::Ok(())
     })
     .context(component.name)

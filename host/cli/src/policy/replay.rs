@@ -110,12 +110,12 @@ pub fn replay(args: &Args) -> Result<ExitCode> {
     if asked == 0 && sum.missing.is_empty() && sum.others > 0 {
         bail!("{}: none of its {} decisions is for that object", args.file, sum.others);
     }
-    println!("{} the same, bit for bit; {} differ", sum.same, sum.differs);
+    say!("{} the same, bit for bit; {} differ", sum.same, sum.differs);
     if sum.machine > 0 {
-        println!("{} had no answer, then or now, as the machine was too busy or too slow", sum.machine);
+        say!("{} had no answer, then or now, as the machine was too busy or too slow", sum.machine);
     }
     for (digest, count) in &sum.missing {
-        println!(
+        say!(
             "{count} were decided by {digest}, which is not at hand: give it with --policy, or its folder with --policy-dir"
         );
     }
@@ -199,7 +199,7 @@ async fn ask_all(
         if sum.differs <= TOLD {
             tell(&record, &replayed.now);
         } else if sum.differs == TOLD + 1 {
-            println!("… the others are counted");
+            say!("… the others are counted");
         }
     }
     Ok(sum)
@@ -227,20 +227,20 @@ fn answer(record: &Record) -> Value {
 fn tell(was: &Record, now: &Record) {
     let (at, pool) = was.asked();
     let at = Timestamp::from_millisecond(at).map_or_else(|_| at.to_string(), |at| at.to_string());
-    println!("{at} {} of {} {}/{}", was.call(), pool.kind, pool.namespace, pool.name);
+    say!("{at} {} of {} {}/{}", was.call(), pool.kind, pool.namespace, pool.name);
     let (old, new) = (answer(was), answer(now));
     let (Value::Object(before), Value::Object(after)) = (&old, &new) else {
-        println!("  {}: {old}\n  {}: {new}", was.policy, now.policy);
+        say!("  {}: {old}\n  {}: {new}", was.policy, now.policy);
         return;
     };
     let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let mut told = false;
     for name in names.into_iter().filter(|name| before.get(*name) != after.get(*name)) {
         let of = |values: &serde_json::Map<String, Value>| values.get(name).cloned().unwrap_or(Value::Null);
-        println!("  {name}: {} → {}", of(before), of(after));
+        say!("  {name}: {} → {}", of(before), of(after));
         told = true;
     }
     if !told {
-        println!("  only what it noted in its log");
+        say!("  only what it noted in its log");
     }
 }

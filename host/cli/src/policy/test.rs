@@ -68,11 +68,11 @@ pub fn test(args: &Args) -> Result<ExitCode> {
     let orphans: Vec<&String> = known.keys().filter(|name| !seen.contains_key(*name)).collect();
     if args.update && seen != known {
         std::fs::write(&file, serde_yaml::to_string(&seen)?).with_context(|| file.display().to_string())?;
-        println!("{} written: {} answers", file.display(), seen.len());
+        say!("{} written: {} answers", file.display(), seen.len());
     } else if !orphans.is_empty() && !args.update {
-        println!("{} holds answers of cases that are gone: --update takes them out", file.display());
+        say!("{} holds answers of cases that are gone: --update takes them out", file.display());
     }
-    println!("{} cases, {failed} failed", list.len());
+    say!("{} cases, {failed} failed", list.len());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -115,11 +115,11 @@ fn report(case: &Case, lines: &[String], answered: &Answered) {
         _ => "",
     };
     let why = if why.is_empty() { String::new() } else { format!("  ({why})") };
-    println!("{sign}  {}{why}", case.name);
+    say!("{sign}  {}{why}", case.name);
     for line in lines {
-        println!("      {line}");
+        say!("      {line}");
     }
     for line in answered.log.iter().filter(|_| !lines.is_empty()) {
-        println!("      log {:?}: {}", line.level, line.message);
+        say!("      log {:?}: {}", line.level, line.message);
     }
 }

@@ -17,7 +17,7 @@ const TURNS: usize = 2;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let world = World::start("beside").await?;
+    let world = World::start_process("beside").await?;
     let operator = world.operator();
     let good: Vec<String> = (0..POOLS).map(|i| format!("good-{i}")).collect();
     fill(&world, Members::Pods, &good).await?;

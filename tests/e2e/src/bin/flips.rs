@@ -19,7 +19,7 @@ async fn main() -> Result<()> {
         Some("jobs") => Members::Jobs,
         Some(other) => anyhow::bail!("{other}: pods or jobs?"),
     };
-    let world = World::start("flips").await?;
+    let world = World::start_process("flips").await?;
     let names: Vec<String> = (0..pools).map(|i| format!("pool-{i}")).collect();
     fill(&world, members, &names).await?;
     let waits = flip(&world, members, &names, rounds).await?;
