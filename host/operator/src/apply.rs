@@ -147,14 +147,14 @@ pub async fn try_template(context: &Context, pool: &Pool, hash: &str) -> Result<
 
 /// Removes a child, unless it changed since it was seen.
 async fn remove<C: Child>(
-    context: &Context,
+    client: &Client,
     namespace: &str,
     name: &str,
     uid: &str,
     resource_version: Option<&str>,
     propagation: Option<PropagationPolicy>,
 ) -> Result<Wrote, kube::Error> {
-    let api: Api<C> = Api::namespaced(context.client.clone(), namespace);
+    let api: Api<C> = Api::namespaced(client.clone(), namespace);
     let params = DeleteParams {
         preconditions: Some(Preconditions {
             uid: Some(uid.to_owned()),
@@ -186,7 +186,7 @@ pub async fn remove_pod(
     uid: &str,
     resource_version: Option<&str>,
 ) -> Result<Wrote, kube::Error> {
-    remove::<SlimPod>(context, namespace, name, uid, resource_version, None).await
+    remove::<SlimPod>(&context.client, namespace, name, uid, resource_version, None).await
 }
 
 /// Removes a Job that has finished, and what is left of its pods.
@@ -197,12 +197,13 @@ pub async fn remove_finished(
     uid: &str,
 ) -> Result<Wrote, kube::Error> {
     let background = Some(PropagationPolicy::Background);
-    remove::<SlimJob>(context, namespace, name, uid, None, background).await
+    remove::<SlimJob>(&context.client, namespace, name, uid, None, background).await
 }
 
-/// Removes a Job that stands by, step by step as core has it. A pod that changed is spared, and the Job with it.
+/// Removes a Job that stands by, step by step as core has it. A pod that changed is spared, and the Job with it: unless the
+/// pod is ended already, as Kubernetes ends the others of a Job that may not fail once the first is removed.
 pub async fn remove_job(
-    context: &Context,
+    client: &Client,
     namespace: &str,
     name: &str,
     uid: &str,
@@ -213,13 +214,16 @@ pub async fn remove_job(
     for step in removal(resource_version, pods) {
         wrote = match step {
             RemovalStep::Pod { name, uid, version } => {
-                remove_pod(context, namespace, &name, &uid, version.as_deref()).await?
+                match remove::<SlimPod>(client, namespace, &name, &uid, version.as_deref(), None).await? {
+                    Wrote::Conflict if ends(client, namespace, &name, &uid).await? => Wrote::Gone,
+                    wrote => wrote,
+                }
             }
-            RemovalStep::NoPod if has_pods(context, namespace, uid).await? => Wrote::Conflict,
+            RemovalStep::NoPod if has_pods(client, namespace, uid).await? => Wrote::Conflict,
             RemovalStep::NoPod => Wrote::Done,
             RemovalStep::Job { version } => {
                 let foreground = Some(PropagationPolicy::Foreground);
-                remove::<SlimJob>(context, namespace, name, uid, version.as_deref(), foreground).await?
+                remove::<SlimJob>(client, namespace, name, uid, version.as_deref(), foreground).await?
             }
         };
         if wrote == Wrote::Conflict {
@@ -229,9 +233,16 @@ pub async fn remove_job(
     Ok(wrote)
 }
 
+/// Whether a pod is on its way out, or gone.
+async fn ends(client: &Client, namespace: &str, name: &str, uid: &str) -> Result<bool, kube::Error> {
+    let api: Api<SlimPod> = Api::namespaced(client.clone(), namespace);
+    let pod = timed(api.get_metadata_opt(name)).await?.map(|pod| pod.metadata);
+    Ok(pod.is_none_or(|meta| meta.uid.as_deref() != Some(uid) || meta.deletion_timestamp.is_some()))
+}
+
 /// Whether the API server knows of a pod of a Job that is alive.
-async fn has_pods(context: &Context, namespace: &str, job: &str) -> Result<bool, kube::Error> {
-    let api: Api<SlimPod> = Api::namespaced(context.client.clone(), namespace);
+async fn has_pods(client: &Client, namespace: &str, job: &str) -> Result<bool, kube::Error> {
+    let api: Api<SlimPod> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default()
         .labels(&format!("batch.kubernetes.io/controller-uid={job}"))
         .fields("status.phase!=Succeeded,status.phase!=Failed");
@@ -335,5 +346,68 @@ pub async fn finalize(context: &Context, pool: &Pool, wanted: bool) -> Result<bo
         Ok(_) => Ok(true),
         Err(kube::Error::Api(s)) if s.code == 404 => Ok(true),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use jiff::Timestamp;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::kept::fake::{partial, refusal, serve};
+
+    /// A pod of the Job, in the version in which it was seen.
+    fn pod(name: &str) -> PodView {
+        let seen: SlimPod = serde_json::from_value(json!({
+            "metadata": {
+                "name": name,
+                "namespace": "a",
+                "uid": format!("uid-{name}"),
+                "resourceVersion": "1",
+                "creationTimestamp": Timestamp::UNIX_EPOCH,
+            },
+            "spec": {"containers": []},
+            "status": {"phase": "Running"},
+        }))
+        .unwrap();
+        seen.into_view()
+    }
+
+    /// Removes a Job of two pods, of which the second is in another version: a get tells this of its metadata.
+    async fn removed(second: (u16, Value)) -> (Wrote, Vec<String>) {
+        let server = serve(move |asked| match asked.what.as_str() {
+            "DELETE /api/v1/namespaces/a/pods/second" => refusal(409, "Conflict"),
+            "GET /api/v1/namespaces/a/pods/second" => second.clone(),
+            "GET /api/v1/namespaces/a/pods" => (
+                200,
+                json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {}, "items": []}),
+            ),
+            _ => (200, json!({"apiVersion": "v1", "kind": "Status", "status": "Success"})),
+        });
+        let pods = [pod("first"), pod("second")];
+        let wrote = remove_job(&server.client, "a", "work", "uid", Some("7"), &pods).await.unwrap();
+        (wrote, server.calls())
+    }
+
+    #[tokio::test]
+    async fn i1_a_pod_that_changed_is_spared_and_its_job_with_it() {
+        let (wrote, calls) = removed(partial(json!({"name": "second", "uid": "uid-second"}))).await;
+        assert_eq!(wrote, Wrote::Conflict);
+        assert!(!calls.iter().any(|call| call.contains("/jobs/")), "{calls:?}");
+    }
+
+    /// A Job that may not fail has failed when its first pod is removed, and Kubernetes ends the others.
+    #[tokio::test]
+    async fn a_job_whose_pods_kubernetes_ended_meanwhile_goes_with_them() {
+        let ends = json!({"name": "second", "uid": "uid-second", "deletionTimestamp": Timestamp::UNIX_EPOCH});
+        let another = json!({"name": "second", "uid": "uid-of-another"});
+        for second in [partial(ends), partial(another), refusal(404, "NotFound")] {
+            let (wrote, calls) = removed(second).await;
+            assert_eq!(wrote, Wrote::Done);
+            assert_eq!(calls.last().unwrap(), "DELETE /apis/batch/v1/namespaces/a/jobs/work");
+        }
     }
 }

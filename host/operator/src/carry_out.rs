@@ -267,7 +267,8 @@ async fn change(pool: &Pool, context: &Context, action: &Step, seen: &Seen) -> R
                     apply::remove_finished(context, namespace, member, uid).await
                 }
                 Pool::Jobs(_) => {
-                    apply::remove_job(context, namespace, member, uid, version, seen.pods_of(uid)).await
+                    apply::remove_job(&context.client, namespace, member, uid, version, seen.pods_of(uid))
+                        .await
                 }
             };
             removed.map_err(|error| ReconcileError::Remove(member.clone(), error))

@@ -103,14 +103,15 @@ pub struct World {
 }
 
 impl World {
-    /// A namespace with an operator that the cluster runs, as the chart installs it. Without a real node it is a process.
+    /// A namespace with an operator that the cluster runs, as the chart installs it. Where no node runs containers, or pods cannot
+    /// be reached, it is a process.
     pub async fn start(name: &str) -> Result<Self> {
         Self::start_in_cluster(name, &[]).await
     }
 
     /// The same, with flags of its own.
     pub async fn start_in_cluster(name: &str, flags: &[&str]) -> Result<Self> {
-        if !has_real_node(&client().await?).await? {
+        if netns::file().is_none() || !has_real_node(&client().await?).await? {
             return Self::start_with(name, flags).await;
         }
         let mut world = Self::new(name, &Features::all(), true).await?;

@@ -345,7 +345,7 @@ async fn i6_no_node_runs_twice_and_no_slot_is_lost_whoever_is_killed_and_with_tw
 #[tokio::test]
 #[ignore = "needs the local cluster: make e2e"]
 async fn never_does_a_replica_without_work_fail_its_health_check() -> Result<()> {
-    let world = World::start("nbj-health").await?;
+    let world = World::start_process("nbj-health").await?;
     let second = Operator::start(&world.namespace, &[]).await?;
     let both = || async { Ok(second.addresses().len() == 2) };
     world.until("health", "served by both", both).await?;
