@@ -64,11 +64,10 @@ func TestPermissionsAreThoseOfTheRawManifests(t *testing.T) {
 		t.Errorf("%d ClusterRoles, and not those of the operator, of claims and of reports", len(got))
 	}
 	features := roles(t, render(t, "--set", "features.execProbes.namespaces={n},features.redisCredentials.namespaces={n}",
-		"--set", "features.podLogs.namespaces={n},features.imagePullSecrets.namespaces={n}"))
+		"--set", "features.podLogs.namespaces={n}"))
 	same(t, "probes by command", features["n/stoker-exec-probes"], want["stoker-exec-probes"])
 	same(t, "credentials", features["n/stoker-redis-credentials"], want["stoker-redis-credentials"])
 	same(t, "logs", features["n/stoker-pod-logs"], want["stoker-pod-logs"])
-	same(t, "image pull secrets", features["n/stoker-image-pull-secrets"], []string{"/secrets get"})
 }
 
 func TestNothingIsGrantedUnlessItIsAskedFor(t *testing.T) {

@@ -61,7 +61,7 @@ impl Features {
     /// Everything that may be turned on, in the test's namespace.
     pub fn all() -> Self {
         let all = Self::base().lease().claims().reports();
-        all.here("execProbes").here("redisCredentials").here("podLogs").here("imagePullSecrets")
+        all.here("execProbes").here("redisCredentials").here("podLogs")
     }
 
     /// Beside these, further values, as Helm's `--set` takes them.

@@ -115,7 +115,7 @@ pub fn operators_requests_since(namespace: &str, since: Timestamp) -> Result<Vec
     Ok(requests)
 }
 
-/// What accounts asked for, but for the commands and logs of pods, which the log leaves out.
+/// What accounts asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     pub allowed: BTreeSet<Deed>,

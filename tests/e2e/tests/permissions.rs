@@ -268,9 +268,6 @@ async fn commands_in_pods_are_run_where_that_is_granted_and_nowhere_else() -> Re
     let spec = json!({"idleTarget": 1, "maxReplicas": 2, "busyProbe": probe, "podTemplate": {
         "metadata": {"annotations": {"sim.stoker.dev/exec-code": "0"}},
     }});
-    // The log leaves commands out. That they are run tells that they may be, and the refusal that they need it.
-    const WHY: &str =
-        "the log leaves commands out; the counts of a pool that asks by them show that they are run";
     let features = Features::base().here("execProbes");
     let mut world = World::with_features("may-exec", &features).await?;
     if !world.answers_commands().await? {
@@ -280,7 +277,8 @@ async fn commands_in_pods_are_run_where_that_is_granted_and_nowhere_else() -> Re
     world.operator = Some(Operator::start(&world.namespace, &[]).await?);
     world.apply_pool("game", spec.clone()).await?;
     world.counts("game", 2, 0, 2).await?;
-    let idle: Idle = &[("get pods/exec", WHY), ("create pods/exec", WHY)];
+    let idle: Idle =
+        &[("create pods/exec", "the API server asks for it beside the request's own verb, which is get")];
     all_used(&world, OPERATOR, &beyond(&world, OPERATOR, &Features::base())?, idle)?;
     world.finish().await?;
 
@@ -293,6 +291,10 @@ async fn commands_in_pods_are_run_where_that_is_granted_and_nowhere_else() -> Re
         })
     };
     world.status("game", "told what is not granted", told).await?;
+    // It asks on, and is refused each time, until it is no more.
+    world.operator = None;
+    world.refusals = world.asked(OPERATOR)?.refused;
+    assert!(!world.refusals.is_empty() && world.refusals.iter().all(|deed| deed.what == "get pods/exec"));
     world.finish().await
 }
 
@@ -393,8 +395,6 @@ async fn the_report_service_and_the_logs_of_pods_need_what_is_granted_for_them()
     .await?;
 
     all_used(&world, REPORTS, &world.accounts.granted.deeds(REPORTS), &[])?;
-    let idle: Idle =
-        &[("get pods/log", "the log leaves it out; what was kept of a pod's log shows that it was read")];
-    all_used(&world, OPERATOR, &beyond(&world, OPERATOR, &Features::base())?, idle)?;
+    all_used(&world, OPERATOR, &beyond(&world, OPERATOR, &Features::base())?, &[])?;
     world.finish_node_batches(nodes).await
 }
