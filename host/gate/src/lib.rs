@@ -12,7 +12,8 @@
 //! a probe succeeds, while it may notice the end of an init container a second late. DOOR is a path in the
 //! volume, which the next containers mount as a `subPath`. Closed, it is a link to itself, and a kubelet that
 //! would start one of them cannot; open, it is a link to its folder. So the work is held also by a kubelet that
-//! takes the sidecar for started, as one does that was itself started anew meanwhile.
+//! takes the sidecar for started, as one does that was itself started anew meanwhile. Its end has ended the probe, too,
+//! which `hold` notices within a second: it ends with 1, and is started anew, with a probe of its own.
 //!
 //! INSTANT is RFC 3339 in UTC, such as `2026-11-22T09:00:00Z`, with up to nine digits of a second's fraction.
 //!
@@ -38,6 +39,7 @@
 #![deny(missing_docs)]
 
 mod alarm;
+mod attended;
 mod call;
 mod command;
 mod door;
@@ -47,11 +49,12 @@ mod say;
 mod wait;
 
 use std::ffi::CStr;
+use std::path::Path;
 use std::time::SystemTime;
 
 use alarm::Alarm;
+use attended::Attended;
 use call::Call;
-use nix::sys::signal::Signal;
 use wait::Outcome;
 
 /// Does what the arguments ask for (without the program's name) and returns the exit code. Does not return when
@@ -76,17 +79,14 @@ pub fn run(arguments: &[&CStr]) -> i32 {
         Call::Pulled => 0,
         Call::Install(file, door) => code(install::install(file, door).map(|()| 0)),
         Call::Wait(instant, door) => {
-            code(until(instant, shells_code, |_| door.map_or(Ok(()), door::open).map(|()| 0)))
+            let _there = door.and_then(attended::tell);
+            code(until(instant, None, |_| door.map_or(Ok(()), door::open).map(|()| 0)))
         }
-        Call::Hold(instant, door) => code(until(
-            instant,
-            |_| 0,
-            |alarm| {
-                door::open(door)?;
-                alarm.signalled().map(|_| 0).map_err(|error| format!("cannot wait: {error}"))
-            },
-        )),
-        Call::Exec(instant, command) => code(until(instant, shells_code, |alarm| {
+        Call::Hold(instant, door) => code(until(instant, Some(door), |alarm| {
+            door::open(door)?;
+            alarm.signalled().map(|_| 0).map_err(|error| format!("cannot wait: {error}"))
+        })),
+        Call::Exec(instant, command) => code(until(instant, None, |alarm| {
             alarm.give_back().map_err(|error| format!("cannot restore the signal mask: {error}"))?;
             Ok(command::become_it(command))
         })),
@@ -101,25 +101,29 @@ fn code(outcome: Result<i32, String>) -> i32 {
     })
 }
 
-/// The exit code that shells have for the end by a signal.
-fn shells_code(signal: Signal) -> i32 {
-    128 + signal as i32
-}
-
-/// Waits for the instant, goes on with `open`, or with `ended` when a signal comes before, and returns the exit code.
+/// Waits for the instant, goes on with `open`, and returns the exit code. Who holds a door is to end well when told to, and
+/// badly when nobody waits in front of it any more.
 fn until(
     instant: SystemTime,
-    ended: impl FnOnce(Signal) -> i32,
+    held: Option<&Path>,
     open: impl FnOnce(Alarm) -> Result<i32, String>,
 ) -> Result<i32, String> {
     let mut alarm = Alarm::new().map_err(|error| format!("cannot make a timer: {error}"))?;
     let name = instant::name(instant);
-    let outcome = wait::wait(instant, &mut alarm, || say::now(&format!("waiting until {name}")))
-        .map_err(|error| format!("cannot wait: {error}"))?;
+    let begins = || say::now(&format!("waiting until {name}"));
+    let outcome = match held {
+        Some(door) => wait::wait(instant, &mut Attended::new(&mut alarm, door), begins),
+        None => wait::wait(instant, &mut alarm, begins),
+    };
+    let outcome = outcome.map_err(|error| match error {
+        attended::FORSAKEN => format!("the probe that waited until {name} has gone: to be started anew"),
+        error => format!("cannot wait: {error}"),
+    })?;
     match outcome {
         Outcome::Ended(signal) => {
             say::now(&format!("ended by {signal} before {name}"));
-            Ok(ended(signal))
+            // Others may take a code for the work's own.
+            Ok(if held.is_some() { 0 } else { 128 + signal as i32 })
         }
         Outcome::Open { late } => {
             // By the clock itself: the wait went by whichever of the system's two was behind.

@@ -112,3 +112,39 @@ fn a_door_that_cannot_be_written_is_told() {
         assert_eq!(folder.names(), ["folder"]);
     }
 }
+
+/// A kubelet that ends takes its probe along, and the next one may take the sidecar for started.
+#[test]
+fn who_holds_a_door_is_to_be_started_anew_when_who_waited_has_gone_before_the_instant() {
+    for gate in gates() {
+        let (_folder, door) = installed(&gate, "forsaken");
+        let waiting = Running::start(&mut command(&gate, &["wait", FAR, &door])).waits();
+        let mut holding = Running::start(&mut command(&gate, &["hold", FAR, &door])).waits();
+        // It has looked, and looks on, for as long as somebody waits.
+        std::thread::sleep(Duration::from_millis(2_500));
+        assert!(holding.runs());
+        waiting.signal(Signal::SIGKILL);
+        waiting.end();
+        let end = holding.end();
+        assert_eq!(end.code(), Some(1), "{end:?}");
+        assert!(end.lines()[1].contains("to be started anew"), "{end:?}");
+        assert!(!open(&door));
+    }
+}
+
+#[test]
+fn who_holds_a_door_stays_when_who_waited_goes_at_the_instant() {
+    for gate in gates() {
+        let (_folder, door) = installed(&gate, "rightly");
+        let (_, text) = ahead(Duration::from_millis(2_700));
+        let waiting = Running::start(&mut command(&gate, &["wait", &text, &door]));
+        let mut holding = Running::start(&mut command(&gate, &["hold", &text, &door]));
+        let end = waiting.end();
+        assert_eq!(end.code(), Some(0), "{end:?}");
+        // Longer than it takes it to look.
+        std::thread::sleep(Duration::from_millis(1_500));
+        assert!(holding.runs() && open(&door));
+        holding.signal(Signal::SIGTERM);
+        assert_eq!(holding.end().code(), Some(0));
+    }
+}
