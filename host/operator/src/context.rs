@@ -10,6 +10,7 @@ use futures::channel::mpsc;
 use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt as _};
 use stoker_api::{
     DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, JobTemplate, NodeBatchJob, PreScaledCronJob,
@@ -140,6 +141,16 @@ impl<K: Watched> Looked<K> {
     pub fn take_triggers(&self) -> mpsc::UnboundedReceiver<ObjectRef<K>> {
         let taken = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
         taken.unwrap_or_else(|| mpsc::unbounded().1)
+    }
+
+    /// Hears what the watch tells, once the store has it: that every object has been listed; and that one is gone, which asks for
+    /// the look that finds it so, and forgets it. Of its end alone no predicate would make a change.
+    pub fn hear<E>(&self, event: &Result<watcher::Event<K>, E>) {
+        match event {
+            Ok(watcher::Event::InitDone) => self.note_listed(),
+            Ok(watcher::Event::Delete(object)) => self.ask(ObjectRef::from_obj(object)),
+            _ => {}
+        }
     }
 
     /// Notes that every object has been listed once.

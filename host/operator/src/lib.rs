@@ -225,11 +225,7 @@ async fn control<K: PoolKind>(
             object.meta_mut().managed_fields = None;
         })
         .reflect(writer)
-        .inspect(move |event| {
-            if matches!(event, Ok(watcher::Event::InitDone)) {
-                looked(&scope).note_listed();
-            }
-        })
+        .inspect(move |event| looked(&scope).hear(event))
         .touched_objects()
         .predicate_filter(wanted, Default::default());
     Controller::for_stream(changes, pools)
@@ -245,7 +241,7 @@ async fn control<K: PoolKind>(
         )
         .for_each(|result| {
             match result {
-                // An object that was deleted: its pods' ends, if nothing else, ask for a look at it.
+                // An object that was deleted.
                 Err(controller::Error::ObjectNotFound(gone)) => {
                     let namespace = gone.namespace.unwrap_or_default();
                     context.forget(&Key { kind: K::KIND, namespace, name: gone.name });

@@ -224,6 +224,24 @@ impl Operator {
     }
 }
 
+/// How long the Lease of tests' replicas lasts: so many seconds.
+const LEASE_SECONDS: &str = "6";
+pub const LEASE: Duration = Duration::from_secs(6);
+
+/// The flags of a replica of a name, one of several of which one leads.
+pub fn replica_flags<'a>(namespace: &'a str, name: &'a str) -> [&'a str; 8] {
+    [
+        "--lease",
+        "stoker",
+        "--lease-namespace",
+        namespace,
+        "--lease-seconds",
+        LEASE_SECONDS,
+        "--lease-identity",
+        name,
+    ]
+}
+
 /// Where it logs to; later operators of the namespace log there, too.
 fn log_file(namespace: &str) -> Result<PathBuf> {
     let dir = root().join("target/e2e");

@@ -11,28 +11,15 @@ use serde_json::json;
 use stoker_api::keys;
 use stoker_e2e::account::{self, OPERATOR};
 use stoker_e2e::audit::{PodEvent, PodWatch, peak};
-use stoker_e2e::operator::Operator;
+use stoker_e2e::operator::{LEASE, Operator, replica_flags};
 use stoker_e2e::proxy::Proxy;
 use stoker_e2e::random::Random;
 use stoker_e2e::{DEADLINE, World};
 
-/// How long the lease lasts in these tests.
-const LEASE: Duration = Duration::from_secs(6);
-
 /// Starts a replica of a name.
 async fn replica(world: &World, name: &str, kubeconfig: std::path::PathBuf) -> Result<Operator> {
     let namespace = &world.namespace;
-    let flags = [
-        "--lease",
-        "stoker",
-        "--lease-namespace",
-        namespace,
-        "--lease-seconds",
-        "6",
-        "--lease-identity",
-        name,
-    ];
-    Operator::start_through(namespace, kubeconfig, &flags).await
+    Operator::start_through(namespace, kubeconfig, &replica_flags(namespace, name)).await
 }
 
 /// The way to the API server without a proxy.

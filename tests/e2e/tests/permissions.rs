@@ -23,7 +23,7 @@ use stoker_e2e::crons::{Cron, FLAGS, later};
 use stoker_e2e::guests::wants;
 use stoker_e2e::jobs::JobPool;
 use stoker_e2e::node_batches::{NodeBatch, ready_nodes, spec};
-use stoker_e2e::operator::Operator;
+use stoker_e2e::operator::{Operator, replica_flags};
 use stoker_e2e::redis::{self, Redis};
 use stoker_e2e::{World, condition, netns};
 
@@ -231,19 +231,7 @@ async fn what_every_installation_may_do_is_what_pools_jobs_flows_and_nodes_need(
 #[ignore = "needs the local cluster: make e2e"]
 async fn the_lease_needs_what_is_granted_for_it() -> Result<()> {
     let mut world = World::with_features("may-lease", &Features::base().lease()).await?;
-    let flags = |name| {
-        let namespace = world.namespace.as_str();
-        [
-            "--lease",
-            "stoker",
-            "--lease-namespace",
-            namespace,
-            "--lease-seconds",
-            "6",
-            "--lease-identity",
-            name,
-        ]
-    };
+    let flags = |name| replica_flags(&world.namespace, name);
     let first = Operator::start(&world.namespace, &flags("a")).await?;
     let second = Operator::start(&world.namespace, &flags("b")).await?;
     world.operator = Some(first);

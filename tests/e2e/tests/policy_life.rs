@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams};
 use serde_json::json;
-use stoker_api::HotStandbyDeployment;
+use stoker_api::{HotStandbyDeployment, PreScaledCronJob};
 use stoker_e2e::guests::{bad_policies, padded, wants, wants_slowly};
 use stoker_e2e::{DEADLINE, World, condition, root};
 use stoker_policy::Digest;
@@ -68,6 +68,64 @@ async fn the_last_good_policy_is_found_again_after_a_restart() -> Result<()> {
     world.set_busy(&world.alive("game").await?, true).await?;
     world.counts("game", 6, 0, 6).await?;
     assert_eq!(world.pool("game").await?.status.unwrap().desired_replicas, 6);
+    std::fs::remove_dir_all(folder)?;
+    world.finish().await
+}
+
+/// The one that was tried and now decides is the last good one.
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn i3_a_policy_that_was_promoted_is_found_again_after_a_restart() -> Result<()> {
+    let folder = root().join(format!("target/e2e/policy-cache-promoted-{}", std::process::id()));
+    let mut world = World::start_with("promoted", &["--policy-cache", folder.to_str().unwrap()]).await?;
+    let (old, new) = (wants(6), wants(3));
+    world.put_policy("old", &old).await?;
+    world.put_policy("new", &new).await?;
+    let places = |decides: &str, tried: &str| json!({"policy": {"configMap": {"name": decides}, "shadow": {"configMap": {"name": tried}}}});
+    world.apply_pool("game", places("old", "new")).await?;
+    world.counts("game", 0, 6, 6).await?;
+    let tried = |pool: &HotStandbyDeployment| {
+        let policy = pool.status.as_ref().and_then(|status| status.policy.as_ref());
+        policy.and_then(|policy| policy.shadow.as_ref()).is_some_and(|shadow| shadow.compared > 0)
+    };
+    world.status("game", "trying the new one", tried).await?;
+    world.apply_pool("game", places("new", "old")).await?;
+    world.counts("game", 0, 3, 3).await?;
+    world.status("game", "trying the old one", tried).await?;
+
+    world.operator.as_mut().unwrap().kill();
+    world.put_policy("new", b"broken").await?;
+    world.operator.as_mut().unwrap().restart()?;
+    let pool = world.status("game", "refused", unhealthy("Refused")).await?;
+    assert_eq!(active(&pool), Some(Digest::of(&new).to_string()));
+    world.holds("game", Duration::from_secs(1), "three pods", |pods| pods.len() == 3).await?;
+    std::fs::remove_dir_all(folder)?;
+    world.finish().await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn what_was_noted_of_a_policy_goes_with_its_object() -> Result<()> {
+    let folder = root().join(format!("target/e2e/policy-cache-notes-{}", std::process::id()));
+    let world = World::start_with("notes", &["--policy-cache", folder.to_str().unwrap()]).await?;
+    world.put_policy("rush-hour", &wants(2)).await?;
+    world.apply_pool("game", json!({"policy": from_map()})).await?;
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "main", "image": "busybox", "command": ["true"]}]});
+    let cron_job =
+        json!({"spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": {"spec": pod}}}}});
+    let spec = json!({"warmUp": "60s", "cronJob": cron_job, "policy": {"builtin": "fixed-lead"}});
+    world.apply::<PreScaledCronJob>("nightly", spec).await?;
+    let notes = || {
+        let names = std::fs::read_dir(folder.join("pools"))?;
+        let names = names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names: Vec<String> = names.collect::<Result<_>>()?;
+        anyhow::Ok(names.into_iter().filter(|name| !name.starts_with('.')).collect::<Vec<_>>())
+    };
+    world.until("game", "noted, and nightly with it", async || Ok(notes()?.len() == 2)).await?;
+    world.delete_all::<PreScaledCronJob>().await?;
+    world.until("nightly", "forgotten", async || Ok(notes()?.len() == 1)).await?;
+    world.delete_all::<HotStandbyDeployment>().await?;
+    world.until("game", "forgotten", async || Ok(notes()?.is_empty())).await?;
     std::fs::remove_dir_all(folder)?;
     world.finish().await
 }

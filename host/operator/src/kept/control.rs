@@ -39,11 +39,7 @@ pub async fn control<K: Keeper>(context: Arc<Context>, scope: Arc<Scope>, mut st
         .backoff(WatchBackOff::default())
         .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
-        .inspect(move |event| {
-            if matches!(event, Ok(watcher::Event::InitDone)) {
-                K::looked(&noted).note_listed();
-            }
-        })
+        .inspect(move |event| K::looked(&noted).hear(event))
         .touched_objects()
         .predicate_filter(wanted, Default::default());
     Controller::for_stream(changes, objects)
