@@ -40,7 +40,7 @@ async fn i5_a_kubelet_that_is_started_anew_lets_no_work_begin_before_its_instant
     let schedule = at(instant());
     for (name, gate, work) in &sorts {
         let spec = json!({"schedule": schedule, "jobTemplate": {"spec": {"template": work}}});
-        let fields = json!({"warmUp": "2m", "gate": gate, "cronJob": {"spec": spec}});
+        let fields = json!({"warmUp": "5m", "gate": gate, "cronJob": {"spec": spec}});
         Cron { world: &world, name }.apply(fields).await?;
     }
     for (name, gate, _) in &sorts {
@@ -71,7 +71,7 @@ async fn i5_a_kubelet_that_is_started_anew_lets_no_work_begin_before_its_instant
 
 /// The first minute that leaves time enough to bring the pods, and to kill a kubelet.
 fn instant() -> Timestamp {
-    let second = Timestamp::now().as_second() + 45 + ENOUGH;
+    let second = Timestamp::now().as_second() + 70 + ENOUGH;
     Timestamp::from_second(second.div_euclid(60) * 60 + 60).unwrap()
 }
 
