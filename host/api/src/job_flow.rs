@@ -45,7 +45,7 @@ pub struct JobFlowSpec {
     /// What all Jobs of the flow have in common.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub global_params: Option<GlobalParams>,
-    /// The steps.
+    /// The steps. Who applies them on the server's side owns each of them as a whole.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     #[schemars(length(min = 1, max = 1000))]
     pub flows: Vec<Step>,

@@ -2,6 +2,7 @@
 //! objects need their unknown fields preserved.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::json;
 
 /// A number of things: 0 or more, within int32.
 pub fn count(_: &mut SchemaGenerator) -> Schema {
@@ -78,6 +79,28 @@ pub fn job_spec(generator: &mut SchemaGenerator) -> Schema {
             },
         },
     })
+}
+
+/// A [`job_spec`] of a step or handler. Its rules are its own and not the step's: each field that a rule of a step names
+/// costs the API server as much as all fields of a step, and is read again with every write of a status.
+pub fn step_job(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = job_spec(generator);
+    let rules = json!([
+        {
+            "rule": "has(self.template)",
+            "message": "jobTemplate.template is missing: jobTemplate is a batch/v1 JobSpec, so that image and command belong into its template.spec.containers",
+        },
+        {
+            "rule": "!has(self.suspend) || !self.suspend",
+            "message": "jobTemplate.suspend must not be true: a suspended Job starts no pods; to hold a whole flow set its spec.suspend: true",
+        },
+        {
+            "rule": "!has(self.manualSelector) || !self.manualSelector",
+            "message": "jobTemplate.manualSelector must not be true: Kubernetes chooses each Job's selector, or steps would take each other's pods",
+        },
+    ]);
+    schema.insert("x-kubernetes-validations".to_owned(), rules);
+    schema
 }
 
 /// The fields of a batch/v1 JobSpec beside others: as [`job_spec`], but for `parallelism`, which is another's.

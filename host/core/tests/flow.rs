@@ -7,6 +7,7 @@ use flow_world::{World, flow, flow_with, pod_template, step, step_with};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use stoker_api::{FlowState, StepState};
+use stoker_core::Phase;
 use stoker_core::flow::{NewJob, Told, farewell, still_wanted};
 use stoker_core::kept::{Kept, Upkeep};
 
@@ -50,6 +51,26 @@ fn dependants_start_as_soon_as_an_end_is_seen_before_it_is_written() {
     assert_eq!(world.steps(), ["a", "b", "c"]);
     world.look();
     assert_eq!(world.created.len(), 3);
+}
+
+#[test]
+fn what_waits_only_for_jobs_whose_pods_have_ended_is_foreseen() {
+    let mut world = diamond();
+    world.settle();
+    assert!(!world.plan().follows_soon, "a has no pod yet");
+    assert!(!world.run("a", true).plan().follows_soon);
+    let over = |world: &mut World, step: &str| world.job(step).1[0].phase = Phase::Succeeded;
+    over(&mut world, "a");
+    assert!(world.plan().follows_soon);
+    world.end("a", true).settle();
+    world.run("b", true);
+    over(&mut world, "b");
+    assert!(!world.plan().follows_soon, "d waits for c, too");
+    world.run("c", true);
+    over(&mut world, "c");
+    assert!(world.plan().follows_soon);
+    world.spec.suspend = true;
+    assert!(!world.plan().follows_soon, "nothing starts");
 }
 
 #[test]

@@ -19,8 +19,8 @@ use stoker_core::pool::JobView;
 use crate::apply::timed;
 use crate::context::{Context, Looked, Scope};
 use crate::kept::{
-    Created, Deed, Keeper, KeptError, Maker, Memory, News, Outcome, Remembered, carry_out, create, hand_over,
-    key, later, turned_bad, undone, until,
+    Created, Deed, Keeper, KeptError, Maker, Memory, News, Outcome, Remembered, carry_out, create, foresee,
+    hand_over, key, later, turned_bad, undone, until,
 };
 use crate::object::Kind;
 use crate::slim_job::SlimJob;
@@ -250,6 +250,9 @@ async fn look(
         return delete(context, object).await;
     }
 
+    if plan.follows_soon && plan.create.is_empty() {
+        foresee(context, object, memory).await;
+    }
     let (wanted, bad) = wanted(object, &flow, memory, std::mem::take(&mut plan.create));
     let made = create_steps(context, object, memory, &flow, wanted, touched).await;
     let carried_out =

@@ -46,6 +46,7 @@ impl Planner<'_> {
     fn weigh_all(&mut self, order: &[usize]) -> Vec<usize> {
         let (flow, mut free, mut asked) = (self.flow, Vec::new(), HashSet::new());
         self.plan.ask.clear();
+        self.plan.follows_soon = false;
         for at in order.iter().copied() {
             if !matches!(self.state(at), None | Some(StepState::Retrying | StepState::Skipped)) {
                 continue;
@@ -54,7 +55,7 @@ impl Planner<'_> {
                 self.leave_out(at, TIMED_OUT);
                 continue;
             }
-            let (mut waits, mut probes) = (false, Vec::new());
+            let (mut waits, mut soon, mut probes) = (false, true, Vec::new());
             let mut never = None;
             for wait in &flow.parts[at].waits {
                 self.plan.weighed += 1;
@@ -63,6 +64,7 @@ impl Planner<'_> {
                     Holds::Yes => {}
                     Holds::NotYet(probe) => {
                         waits = true;
+                        soon &= record.is_some_and(Record::ending);
                         probes.extend(probe.map(|probe| (wait.on, probe)));
                     }
                     Holds::Never(why) => {
@@ -79,6 +81,7 @@ impl Planner<'_> {
             if !waits {
                 free.push(at);
             } else if !flow.spec.suspend {
+                self.plan.follows_soon |= soon;
                 for (on, probe) in probes {
                     if asked.insert((on, probe.clone())) {
                         self.ask(on, probe);

@@ -39,6 +39,12 @@ impl Record<'_> {
         self.entry.state == StepState::Running
     }
 
+    /// Its Job has not ended, and its pods have: unless others are made, the Job is about to.
+    pub fn ending(&self) -> bool {
+        let over = |kept: Kept<'_>| !kept.pods.is_empty() && kept.pods.iter().all(|pod| pod.phase.is_terminal());
+        self.runs() && self.kept.is_some_and(over)
+    }
+
     /// It is to start again, by hand: its retries begin anew.
     pub fn again(&mut self) {
         self.entry.state = StepState::Retrying;

@@ -132,6 +132,8 @@ pub struct Plan {
     pub rerun_waits: bool,
     /// A step waits for the time of its next attempt.
     pub backs_off: bool,
+    /// A step waits only for Jobs whose pods have all ended: it starts as soon as these are seen to have ended, too.
+    pub follows_soon: bool,
     /// How often a thing that a step waits for was weighed.
     pub weighed: usize,
 }

@@ -180,6 +180,13 @@ where
     made
 }
 
+/// Asks ahead whether the object is the newest: children that are to come within moments need not wait for the answer.
+pub async fn foresee<K: Keeper>(context: &Context, object: &Arc<K>, memory: &Memory<K>) {
+    if let Err(error) = latest(context, object, memory).await {
+        tracing::debug!(object = %key(&**object), %error, "it is asked for again when children come");
+    }
+}
+
 /// The object as it is now, and when it surely was so; None = it is another than was planned for, or goes. Large ones cost,
 /// so that it is first asked whether it is still what is known.
 async fn latest<K: Keeper>(
@@ -272,8 +279,11 @@ fn is_for<C: KeptChild>(child: &C, body: &Value) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::super::fake::{refusal, serve};
+    use stoker_api::NodeBatchJob;
+
+    use super::super::fake::{partial, refusal, serve};
     use super::*;
+    use crate::context::Options;
     use crate::slim_job::SlimJob;
     use crate::slim_pod::SlimPod;
 
@@ -355,6 +365,33 @@ mod tests {
         let (answer, calls) = asked(refusal(500, "InternalError"), (200, pod("1", "u1"))).await;
         assert!(matches!(answer, Answer::Existed(_)), "it was created, and only the answer was lost");
         assert_eq!(calls, [POST, GET]);
+    }
+
+    #[tokio::test]
+    async fn children_that_were_foreseen_come_without_a_read_before() {
+        const HEAD: &str = "GET /apis/stoker.dev/v1alpha1/namespaces/ops/nodebatchjobs/b";
+        let metadata = json!({"name": "b", "namespace": "ops", "uid": "u1", "resourceVersion": "7"});
+        let spec = json!({"podTemplate": {"spec": {"containers": []}}});
+        let stored = json!({"apiVersion": "stoker.dev/v1alpha1", "kind": "NodeBatchJob", "metadata": metadata, "spec": spec});
+        let object: Arc<NodeBatchJob> = Arc::new(serde_json::from_value(stored).unwrap());
+        for foreseen in [false, true] {
+            let head = metadata.clone();
+            let server =
+                serve(move |asked| if asked.what == HEAD { partial(head.clone()) } else { (201, pod("1", "u1")) });
+            let context = Context::new(server.client.clone(), Options::default()).unwrap();
+            let mut memory = Memory::<NodeBatchJob>::new(key(&*object));
+            if foreseen {
+                foresee(&context, &object, &memory).await;
+                assert_eq!(server.calls(), [HEAD]);
+            }
+            let before = server.calls().len();
+            let maker =
+                Maker { wanted: |_: &NodeBatchJob, parts| parts, hash: |_: &u8| String::new(), body: |_: &u8| pod("1", "u1") };
+            let made = create(&context, &object, &mut memory, vec![1], maker).await;
+            assert_eq!(made.created[0].outcome, Outcome::Created);
+            let needed: &[&str] = if foreseen { &[POST] } else { &[HEAD, POST] };
+            assert_eq!(server.calls()[before..], *needed);
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ use crate::object::{Key, Kind};
 
 pub use child::{KeptChild, View};
 pub use control::control;
-pub use create::{Created, Maker, Outcome, create};
+pub use create::{Created, Maker, Outcome, create, foresee};
 pub use creations::Creations;
 pub use deeds::{Deed, carry_out, perform};
 pub use farewells::Farewells;
@@ -61,7 +61,7 @@ pub enum KeptError {
 /// A kind of object whose children are kept.
 pub trait Keeper:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + HasStatus<Status: Clone + Default + PartialEq + Send + Sync + 'static>
+    + HasStatus<Status: Clone + Default + PartialEq + Serialize + Send + Sync + 'static>
     + Clone
     + Debug
     + Serialize

@@ -150,8 +150,10 @@ async fn many(table: &mut Table, flows: usize, seconds: usize) -> Result<()> {
         (0..LAYERS * ACROSS).map(&mut step).collect()
     };
     let all: Vec<Vec<Value>> = (0..flows).map(|_| steps()).collect();
+    let cost = Cost::begin(&world)?;
     let yardstick = played(&world, &all).await?;
     println!("played by this program alone, which only creates Jobs: {}", yardstick.told());
+    println!("processor time for each of its Jobs, ms: {}", cost.each(count)?);
     emptied::<JobFlow>(&world).await?;
     let mut watch = JobWatch::start(&world).await?;
     let specs: Vec<Value> = all.into_iter().map(|steps| json!({"flows": steps})).collect();
