@@ -76,7 +76,7 @@ impl<K: Keeper> Remembered<K> {
 }
 
 impl<K: Keeper> Memory<K> {
-    fn new(key: Key) -> Self {
+    pub(super) fn new(key: Key) -> Self {
         Self {
             key,
             outbox: Arc::default(),

@@ -26,7 +26,7 @@ const GATHERED: Duration = Duration::from_millis(250);
 
 /// Statuses that are written at a time: those that are on their way when a creation comes compete with it, and one costs
 /// the API server several times what a creation does.
-const AT_A_TIME: usize = 2;
+const AT_A_TIME: usize = 4;
 
 /// What limits how many statuses, or Events, are written at a time.
 pub struct Permits(Semaphore);

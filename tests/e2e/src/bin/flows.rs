@@ -2,8 +2,9 @@
 //! complete, with hundreds of flows at once; and how much longer a wide flow, or work on a thousand nodes, takes than as
 //! many bare Jobs that this program keeps going itself.
 //!
-//! `flows many [FLOWS] [SECONDS]`, `flows wide` or `flows nodes [NODES]`; all three if nothing is given. With few SECONDS
-//! a step the machine is busy throughout, and what is measured is how long requests wait for it.
+//! `flows many [FLOWS] [SECONDS] [alone]`, `flows wide` or `flows nodes [NODES]`; all three if nothing is given. With few
+//! SECONDS a step the machine is busy throughout, and what is measured is how long requests wait for it. What `many`
+//! compares with takes as long as it does itself, and is left out with `alone`.
 //! `many` wants `make cluster-up SIM_NODES=10`; the nodes of `nodes` are made and removed by the program.
 
 use std::time::{Duration, Instant};
@@ -54,11 +55,19 @@ async fn main() -> Result<()> {
     let mut table = Table::default();
     match what.as_deref() {
         None => {
-            many(&mut table, 500, 30).await?;
+            many(&mut table, 500, 100, true).await?;
             wide(&mut table).await?;
             nodes(&mut table, 1_000).await?;
         }
-        Some("many") => many(&mut table, number()?.unwrap_or(500), number()?.unwrap_or(30)).await?,
+        Some("many") => {
+            let (flows, seconds) = (number()?.unwrap_or(500), number()?.unwrap_or(100));
+            let compares = match arguments.next().as_deref() {
+                None => true,
+                Some("alone") => false,
+                Some(other) => bail!("{other:?} is not alone"),
+            };
+            many(&mut table, flows, seconds, compares).await?;
+        }
         Some("wide") => wide(&mut table).await?,
         Some("nodes") => nodes(&mut table, number()?.unwrap_or(1_000)).await?,
         Some(other) => bail!("{other:?} is not many, wide or nodes"),
@@ -135,7 +144,7 @@ async fn played(world: &World, flows: &[Vec<Value>]) -> Result<Waits> {
     delays(&watch, "played", flows.len())
 }
 
-async fn many(table: &mut Table, flows: usize, seconds: usize) -> Result<()> {
+async fn many(table: &mut Table, flows: usize, seconds: usize, compares: bool) -> Result<()> {
     let world = World::start_process("flows-many").await?;
     let idle = world.operator().memory()?;
     let count = flows * LAYERS * ACROSS;
@@ -150,11 +159,15 @@ async fn many(table: &mut Table, flows: usize, seconds: usize) -> Result<()> {
         (0..LAYERS * ACROSS).map(&mut step).collect()
     };
     let all: Vec<Vec<Value>> = (0..flows).map(|_| steps()).collect();
-    let cost = Cost::begin(&world)?;
-    let yardstick = played(&world, &all).await?;
-    println!("played by this program alone, which only creates Jobs: {}", yardstick.told());
-    println!("processor time for each of its Jobs, ms: {}", cost.each(count)?);
-    emptied::<JobFlow>(&world).await?;
+    if compares {
+        let cost = Cost::begin(&world)?;
+        let yardstick = played(&world, &all).await?;
+        println!("played by this program alone, which only creates Jobs: {}", yardstick.told());
+        println!("processor time for each of its Jobs, ms: {}", cost.each(count)?);
+        table.row("many: played by the measurer alone, p50, ms", yardstick.at(0.5), None);
+        table.row("many: played by the measurer alone, p99, ms", yardstick.at(0.99), None);
+        emptied::<JobFlow>(&world).await?;
+    }
     let mut watch = JobWatch::start(&world).await?;
     let specs: Vec<Value> = all.into_iter().map(|steps| json!({"flows": steps})).collect();
     let before = Answered::so_far(&world.client).await?;
@@ -213,8 +226,6 @@ async fn many(table: &mut Table, flows: usize, seconds: usize) -> Result<()> {
     println!("processor time for each Job, ms: {parts}");
     table.row("many: delay p50, ms", delays.at(0.5), None);
     table.row("many: delay p99, ms", delays.at(0.99), Some(DELAY));
-    table.row("many: played by the measurer alone, p50, ms", yardstick.at(0.5), None);
-    table.row("many: played by the measurer alone, p99, ms", yardstick.at(0.99), None);
     let within = world.operator().metric("stoker_flow_step_seconds_bucket", r#"le="0.05""#)?;
     let all = world.operator().metric("stoker_flow_step_seconds_count", "")?;
     table.row("many: asked for within 50 ms, as the operator counts, %", 100.0 * within / all.max(1.0), None);
