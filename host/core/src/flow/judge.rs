@@ -41,7 +41,8 @@ impl Record<'_> {
 
     /// Its Job has not ended, and its pods have: unless others are made, the Job is about to.
     pub fn ending(&self) -> bool {
-        let over = |kept: Kept<'_>| !kept.pods.is_empty() && kept.pods.iter().all(|pod| pod.phase.is_terminal());
+        let over =
+            |kept: Kept<'_>| !kept.pods.is_empty() && kept.pods.iter().all(|pod| pod.phase.is_terminal());
         self.runs() && self.kept.is_some_and(over)
     }
 

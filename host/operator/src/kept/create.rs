@@ -377,7 +377,11 @@ mod tests {
         for foreseen in [false, true] {
             let head = metadata.clone();
             let server =
-                serve(move |asked| if asked.what == HEAD { partial(head.clone()) } else { (201, pod("1", "u1")) });
+                serve(
+                    move |asked| {
+                        if asked.what == HEAD { partial(head.clone()) } else { (201, pod("1", "u1")) }
+                    },
+                );
             let context = Context::new(server.client.clone(), Options::default()).unwrap();
             let mut memory = Memory::<NodeBatchJob>::new(key(&*object));
             if foreseen {
@@ -385,8 +389,11 @@ mod tests {
                 assert_eq!(server.calls(), [HEAD]);
             }
             let before = server.calls().len();
-            let maker =
-                Maker { wanted: |_: &NodeBatchJob, parts| parts, hash: |_: &u8| String::new(), body: |_: &u8| pod("1", "u1") };
+            let maker = Maker {
+                wanted: |_: &NodeBatchJob, parts| parts,
+                hash: |_: &u8| String::new(),
+                body: |_: &u8| pod("1", "u1"),
+            };
             let made = create(&context, &object, &mut memory, vec![1], maker).await;
             assert_eq!(made.created[0].outcome, Outcome::Created);
             let needed: &[&str] = if foreseen { &[POST] } else { &[HEAD, POST] };
