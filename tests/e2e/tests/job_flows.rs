@@ -218,18 +218,34 @@ async fn i6_each_step_runs_once_whoever_is_killed_and_however_many_are_at_it() -
 #[ignore = "needs the local cluster: make e2e"]
 async fn i11_what_cannot_be_meant_is_refused_or_named_with_its_path_and_can_be_repaired() -> Result<()> {
     let world = World::start("flow-words").await?;
-    let refused = async |flows: Value| -> String {
-        match world.apply::<JobFlow>("words", json!({"flows": flows})).await {
+    let refused_spec = async |spec: Value| -> String {
+        match world.apply::<JobFlow>("words", spec).await {
             Err(kube::Error::Api(status)) => status.message.clone(),
             other => panic!("it was not refused: {other:?}"),
         }
     };
+    let refused = async |flows: Value| refused_spec(json!({"flows": flows})).await;
     let twice = refused(json!([step("a", &[]), step("a", &[])])).await;
     assert!(twice.contains("Duplicate") || twice.contains("duplicate"), "{twice}");
     let own = refused(json!([step("a", &["a"])])).await;
     assert!(own.contains("cannot depend on itself"), "{own}");
     let none = refused(json!([{"name": "a"}])).await;
     assert!(none.contains("needs jobTemplate"), "{none}");
+    let template = json!({"spec": {"containers": [{"name": "work", "image": "none"}]}});
+    for (job, words) in [
+        (json!({"containers": []}), "jobTemplate.template is missing"),
+        (json!({"template": template, "suspend": true}), "jobTemplate.suspend must not be true"),
+        (
+            json!({"template": template, "manualSelector": true}),
+            "jobTemplate.manualSelector must not be true",
+        ),
+    ] {
+        let said = refused(json!([{"name": "a", "jobTemplate": job}])).await;
+        assert!(said.contains("spec.flows[0].jobTemplate") && said.contains(words), "{said}");
+        let handler = json!({"flows": [step("a", &[])], "onFailure": {"jobTemplate": job}});
+        let said = refused_spec(handler).await;
+        assert!(said.contains("spec.onFailure.jobTemplate") && said.contains(words), "{said}");
+    }
 
     let circle = json!([step("a", &["c"]), step("b", &["a"]), step("c", &["b"]), step("d", &[])]);
     world.apply::<JobFlow>("words", json!({"flows": circle})).await?;
