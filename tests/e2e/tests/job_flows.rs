@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use stoker_api::{FlowState, JobFlow, JobFlowStatus, JobTemplate, StepState, keys};
 use stoker_e2e::World;
@@ -263,6 +263,32 @@ async fn i11_what_cannot_be_meant_is_refused_or_named_with_its_path_and_can_be_r
 
     world.apply::<JobFlow>("words", json!({"flows": [step("a", &[]), step("b", &["a"])]})).await?;
     ended(&world, "words", FlowState::Succeed).await?;
+    finish(world).await
+}
+
+#[tokio::test]
+#[ignore = "needs the local cluster: make e2e"]
+async fn a_step_belongs_as_a_whole_to_who_applied_it_and_others_add_their_own() -> Result<()> {
+    let world = World::start("flow-owners").await?;
+    let spec = json!({"suspend": true, "flows": [step("a", &[]), step("b", &["a"])]});
+    world.apply::<JobFlow>("owners", spec).await?;
+    let mut changed = step("b", &["a"]);
+    changed["timeoutSeconds"] = json!(9);
+    let apply = async |step: Value| {
+        let object = json!({"apiVersion": "stoker.dev/v1alpha1", "kind": "JobFlow",
+            "metadata": {"name": "owners"}, "spec": {"flows": [step]}});
+        let params = PatchParams::apply("another");
+        world.api::<JobFlow>().patch("owners", &params, &Patch::Apply(&object)).await
+    };
+    match apply(changed).await {
+        Err(kube::Error::Api(status)) => {
+            assert!(status.message.contains(r#".spec.flows[name="b"]"#), "{}", status.message);
+        }
+        other => panic!("another's step was changed: {other:?}"),
+    }
+    let flow = apply(step("c", &["b"])).await?;
+    let names: Vec<_> = flow.spec.flows.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
     finish(world).await
 }
 
