@@ -62,6 +62,8 @@ func runEtcd(args []string) int {
 	config.Dir = args[0]
 	config.UnsafeNoFsync = true
 	config.LogLevel = "warn"
+	// NewConfig leaves it at zero, with which every request is warned of.
+	config.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
 	config.AutoCompactionMode = "periodic"
 	config.AutoCompactionRetention = "10m"
 	config.QuotaBackendBytes = 4 << 30

@@ -24,24 +24,32 @@ pub(super) const STATUS_PERIOD: Duration = Duration::from_secs(1);
 /// instead of two.
 const GATHERED: Duration = Duration::from_millis(250);
 
-/// Statuses that are written at a time: those that are on their way when a creation comes compete with it, and one costs
-/// the API server several times what a creation does.
+/// Statuses, or Events, that are written at a time: those that are on their way when a creation comes compete with it, and
+/// one costs the API server several times what a creation does.
 const AT_A_TIME: usize = 4;
 
 /// What limits how many statuses, or Events, are written at a time.
-pub struct Permits(Semaphore);
+pub struct Permits {
+    all: Semaphore,
+    patient: Semaphore,
+}
 
 impl Permits {
     /// Waits for its turn, which lasts until what is returned is dropped.
     pub async fn one(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
-        self.0.acquire().await.ok()
+        self.all.acquire().await.ok()
+    }
+
+    /// Waits for its turn among those that can wait: they go one after the other.
+    async fn patient(&self) -> Option<SemaphorePermit<'_>> {
+        self.patient.acquire().await.ok()
     }
 }
 
 impl Default for Permits {
     fn default() -> Self {
-        Self(Semaphore::new(AT_A_TIME))
+        Self { all: Semaphore::new(AT_A_TIME), patient: Semaphore::new(1) }
     }
 }
 
@@ -175,9 +183,6 @@ impl<K: Keeper> Outbox<K> {
         if next.urgent {
             return Some(Due::Now);
         }
-        let left = |since: Option<Instant>, span: Duration| {
-            since.map_or(Duration::ZERO, |since| span.saturating_sub(since.elapsed()))
-        };
         let wait = left(inner.written, STATUS_PERIOD).max(left(inner.since, GATHERED));
         let yields = left(inner.since, K::YIELDS);
         Some(match (wait.is_zero(), creating && !yields.is_zero()) {
@@ -185,6 +190,13 @@ impl<K: Keeper> Outbox<K> {
             (true, true) => Due::AfterCreations(yields),
             (true, false) => Due::Now,
         })
+    }
+
+    /// How long what there is to write can wait for others.
+    fn patience(&self) -> Duration {
+        let inner = self.inner();
+        let urgent = inner.next.as_ref().is_none_or(|next| next.urgent);
+        if urgent { Duration::ZERO } else { left(inner.since, K::YIELDS) }
     }
 
     fn take(&self) -> Option<Letter<K>> {
@@ -196,6 +208,11 @@ impl<K: Keeper> Outbox<K> {
         }
         next
     }
+}
+
+/// What is left of a span of time that began then.
+fn left(since: Option<Instant>, span: Duration) -> Duration {
+    since.map_or(Duration::ZERO, |since| span.saturating_sub(since.elapsed()))
 }
 
 /// Has a status written soon in the place of `before`; once it is, the object is looked at again.
@@ -237,6 +254,10 @@ async fn deliver<K: Keeper>(context: Arc<Context>, outbox: Arc<Outbox<K>>) {
                 continue;
             }
         }
+        let in_turn = tokio::select! {
+            turn = tokio::time::timeout(outbox.patience(), context.status_permits.patient()) => turn.ok(),
+            () = outbox.hurry.notified() => None,
+        };
         let permit = context.status_permits.one().await;
         // Meanwhile it may have changed back, or others have begun to create.
         match outbox.due(context.creations.any()) {
@@ -246,7 +267,7 @@ async fn deliver<K: Keeper>(context: Arc<Context>, outbox: Arc<Outbox<K>>) {
         }
         let Some(letter) = outbox.take() else { continue };
         let outcome = write(&context, &outbox, &letter.object, &letter.before, &letter.status).await;
-        drop(permit);
+        drop((permit, in_turn));
         let key = key(&*letter.object);
         match outcome {
             Ok(Wrote::Written) => {
@@ -396,6 +417,19 @@ mod tests {
         assert!(matches!(wait, Some(Due::In(wait)) if wait > STATUS_PERIOD / 2 && wait <= STATUS_PERIOD));
         outbox.put(letter(true));
         assert_eq!(outbox.due(true), Some(Due::Now));
+    }
+
+    #[test]
+    fn a_status_waits_for_others_as_long_as_it_gives_way_unless_it_is_urgent() {
+        let outbox = Outbox::default();
+        outbox.put(letter(false));
+        let yields = PreScaledCronJob::YIELDS;
+        assert!(outbox.patience() > yields / 2 && outbox.patience() <= yields);
+        outbox.inner().since = Instant::now().checked_sub(yields);
+        assert_eq!(outbox.patience(), Duration::ZERO);
+        outbox.inner().since = Some(Instant::now());
+        outbox.put(letter(true));
+        assert_eq!(outbox.patience(), Duration::ZERO);
     }
 
     #[test]
