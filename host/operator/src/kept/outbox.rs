@@ -1,6 +1,6 @@
 //! Writing the status of objects, in the version in which they were seen: of two operators one is too late, and looks
 //! again. Kinds whose next creation may need what is written wait for it; others hand it over and go on, and what is
-//! newest is written soon, at most once a second for an object unless it is urgent.
+//! newest is written soon, at most once a second for an object, and a large one less often, unless it is urgent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +19,13 @@ use crate::context::Context;
 
 /// A status is written at most this often.
 pub(super) const STATUS_PERIOD: Duration = Duration::from_secs(1);
+
+/// Writing a status may take up one part in so many of the time: one of a thousand steps costs the API server half a second
+/// of work.
+const SHARE: u32 = 10;
+
+/// A status is not held back for longer than this because the last one took long.
+const LONGEST_PERIOD: Duration = Duration::from_secs(10);
 
 /// So long a status waits for what follows from what it tells, such as the next step's start from a step's end: one write
 /// instead of two.
@@ -78,6 +85,8 @@ struct Inner<K: Keeper> {
     at_work: bool,
     /// When a status was written last.
     written: Option<Instant>,
+    /// How long that took.
+    took: Duration,
     /// Since when there is something to write.
     since: Option<Instant>,
     /// A version of the object, and when it was asked for of which the answer was that it is the newest.
@@ -104,8 +113,15 @@ struct Letter<K: Keeper> {
 
 impl<K: Keeper> Default for Outbox<K> {
     fn default() -> Self {
-        let inner =
-            Inner { latest: None, next: None, at_work: false, written: None, since: None, proven: None };
+        let inner = Inner {
+            latest: None,
+            next: None,
+            at_work: false,
+            written: None,
+            took: Duration::ZERO,
+            since: None,
+            proven: None,
+        };
         Self { inner: Mutex::new(inner), hurry: Notify::new() }
     }
 }
@@ -183,7 +199,8 @@ impl<K: Keeper> Outbox<K> {
         if next.urgent {
             return Some(Due::Now);
         }
-        let wait = left(inner.written, STATUS_PERIOD).max(left(inner.since, GATHERED));
+        let period = (inner.took * SHARE).clamp(STATUS_PERIOD, LONGEST_PERIOD);
+        let wait = left(inner.written, period).max(left(inner.since, GATHERED));
         let yields = left(inner.since, K::YIELDS);
         Some(match (wait.is_zero(), creating && !yields.is_zero()) {
             (false, _) => Due::In(wait),
@@ -266,7 +283,9 @@ async fn deliver<K: Keeper>(context: Arc<Context>, outbox: Arc<Outbox<K>>) {
             None => return,
         }
         let Some(letter) = outbox.take() else { continue };
+        let asked = Instant::now();
         let outcome = write(&context, &outbox, &letter.object, &letter.before, &letter.status).await;
+        outbox.inner().took = asked.elapsed();
         drop((permit, in_turn));
         let key = key(&*letter.object);
         match outcome {
@@ -430,6 +449,26 @@ mod tests {
         outbox.inner().since = Some(Instant::now());
         outbox.put(letter(true));
         assert_eq!(outbox.patience(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_status_that_takes_long_to_write_is_written_less_often() {
+        let outbox = Outbox::default();
+        outbox.put(letter(false));
+        outbox.inner().since = Instant::now().checked_sub(GATHERED);
+        let due = |took, ago| {
+            let mut inner = outbox.inner();
+            (inner.took, inner.written) = (took, Instant::now().checked_sub(ago));
+            drop(inner);
+            outbox.due(false)
+        };
+        let (quick, slow, stuck) = (STATUS_PERIOD / 100, STATUS_PERIOD / 2, LONGEST_PERIOD);
+        assert_eq!(due(quick, STATUS_PERIOD), Some(Due::Now));
+        assert!(
+            matches!(due(slow, STATUS_PERIOD), Some(Due::In(wait)) if wait <= slow * SHARE - STATUS_PERIOD)
+        );
+        assert_eq!(due(slow, slow * SHARE), Some(Due::Now));
+        assert_eq!(due(stuck, LONGEST_PERIOD), Some(Due::Now));
     }
 
     #[test]
