@@ -183,8 +183,9 @@ async fn look(
         return Ok(Next::requeue(Duration::ZERO));
     }
     let before = object.status.clone().unwrap_or_default();
-    // Nothing is created before that is written.
-    let urgent = before.run != status.run || before.resume_time != status.resume_time;
+    // Nothing of a run is created before that is written, and a state is what others wait for.
+    let what = |of: &DaemonJobStatus| (of.run, of.state, of.resume_time);
+    let urgent = what(&before) != what(&status);
     hand_over(context, &memory.outbox, object, (before, status), told, urgent);
     if let Some(error) = failed {
         return Ok(undone(memory, &key, &error));

@@ -265,7 +265,8 @@ async fn look(
     let troubles = troubles(memory, bad);
     plan.status.conditions = flow::conditions(&flow, &plan, &troubles, &before.conditions, now);
     let Plan { status, told, wake_at, .. } = plan;
-    let urgent = before.run != status.run;
+    // A state is what others wait for.
+    let urgent = (before.run, before.state) != (status.run, status.state);
     hand_over(context, &memory.outbox, object, (before, status), told, urgent);
     if let Some(error) = failed {
         return Ok(undone(memory, &key, &error));

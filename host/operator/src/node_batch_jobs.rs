@@ -142,9 +142,9 @@ async fn look(
         return Ok(Next::requeue(Duration::ZERO));
     }
     let before = object.status.clone().unwrap_or_default();
-    // Nothing is created before that is written.
+    // Nothing of an execution is created before that is written, and a state is what others wait for.
     let newest = |status: &NodeBatchJobStatus| status.executions.first().map(|e| e.id.clone());
-    let urgent = newest(&before) != newest(&status);
+    let urgent = before.state != status.state || newest(&before) != newest(&status);
     hand_over(context, &memory.outbox, object, (before, status), told, urgent);
     if let Some(error) = failed {
         return Ok(undone(memory, &key, &error));

@@ -108,6 +108,7 @@ struct Letter<K: Keeper> {
     before: K::Status,
     status: K::Status,
     told: Vec<K::Told>,
+    /// Somebody waits for it: children that may only come when it is written, or whoever waits for the object's state.
     urgent: bool,
 }
 
