@@ -520,4 +520,30 @@ mod tests {
         assert_eq!(put["metadata"]["resourceVersion"], "1");
         assert_eq!((&put["status"]["observedGeneration"], &put["spec"]), (&json!(1), &json!(null)));
     }
+
+    #[tokio::test]
+    async fn those_that_can_wait_are_written_one_after_the_other_and_urgent_ones_beside_them() {
+        let written = object(2);
+        let server = serve(move |_| (200, serde_json::to_value(&written).unwrap()));
+        let options = Options { namespaces: vec!["b".to_owned()], ..Options::default() };
+        let context = Context::new(server.client.clone(), options).unwrap();
+        let another_is_written = context.status_permits.patient().await;
+        let outbox = Arc::new(Outbox::default());
+        let status = PreScaledCronJobStatus { observed_generation: Some(1), ..Default::default() };
+        let hand = |urgent| {
+            let statuses = (Default::default(), status.clone());
+            hand_over(&context, &outbox, &Arc::new(object(1)), statuses, vec![], urgent);
+        };
+        hand(false);
+        // Longer than it would wait otherwise.
+        tokio::time::sleep(GATHERED * 2).await;
+        assert!(server.calls().is_empty(), "{:?}", server.calls());
+        hand(true);
+        let began = Instant::now();
+        while server.calls().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(10), "it waits although it is urgent");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(another_is_written);
+    }
 }
