@@ -4,20 +4,16 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::channel::mpsc;
 use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt as _};
 use stoker_api::{
     DaemonJob, HotStandbyDeployment, HotStandbyJob, JobFlow, JobTemplate, NodeBatchJob, PreScaledCronJob,
     StandbyClaim,
 };
 use stoker_policy::{CompileLimits, HostOptions, PolicyHost};
-use tokio::sync::watch;
 
 use crate::again::Unfinished;
 use crate::callback_urls::Callbacks;
@@ -28,9 +24,10 @@ use crate::desk::Desk;
 use crate::job_templates::JobTemplates;
 use crate::kept::{Creations, Permits, Remembered};
 use crate::lease::LeaseOptions;
+use crate::looked::Looked;
 use crate::metrics::Metrics;
 use crate::nodes::NodeIndex;
-use crate::object::{Key, Kind, Pool, PoolKind};
+use crate::object::{Key, Kind, Pool};
 use crate::observe::{JobIndex, Owners, PodIndex};
 use crate::open_files;
 use crate::orphans::Orphans;
@@ -103,96 +100,6 @@ pub struct ClaimOptions {
     pub insecure: bool,
     /// Requests that an account may send in a second, and ten times as many at once.
     pub per_second: NonZeroU32,
-}
-
-/// A kind of object that a controller looks after.
-pub trait Watched: Resource<DynamicType = ()> + Clone + 'static {}
-
-impl<K: Resource<DynamicType = ()> + Clone + 'static> Watched for K {}
-
-/// Objects of one kind within a scope: what asks for looks at them, and where the watch keeps them.
-pub struct Looked<K: Watched> {
-    trigger: mpsc::UnboundedSender<ObjectRef<K>>,
-    triggers: Mutex<Option<mpsc::UnboundedReceiver<ObjectRef<K>>>>,
-    objects: OnceLock<Store<K>>,
-    listed: watch::Sender<bool>,
-}
-
-impl<K: Watched> Default for Looked<K> {
-    fn default() -> Self {
-        let (trigger, triggers) = mpsc::unbounded();
-        Self {
-            trigger,
-            triggers: Mutex::new(Some(triggers)),
-            objects: OnceLock::new(),
-            listed: watch::channel(false).0,
-        }
-    }
-}
-
-impl<K: Watched> Looked<K> {
-    /// Where the watch keeps the objects; set once, by the one controller of the scope.
-    pub fn keep(&self, store: Store<K>) {
-        // A second controller would be a mistake of this crate's own; the first one's store stays right.
-        self.objects.set(store).ok();
-    }
-
-    /// The stream of objects to look at; there is one, for the one controller of the scope.
-    pub fn take_triggers(&self) -> mpsc::UnboundedReceiver<ObjectRef<K>> {
-        let taken = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
-        taken.unwrap_or_else(|| mpsc::unbounded().1)
-    }
-
-    /// Hears what the watch tells, once the store has it: that every object has been listed; and that one is gone, which asks for
-    /// the look that finds it so, and forgets it. Of its end alone no predicate would make a change.
-    pub fn hear<E>(&self, event: &Result<watcher::Event<K>, E>) {
-        match event {
-            Ok(watcher::Event::InitDone) => self.note_listed(),
-            Ok(watcher::Event::Delete(object)) => self.ask(ObjectRef::from_obj(object)),
-            _ => {}
-        }
-    }
-
-    /// Notes that every object has been listed once.
-    pub fn note_listed(&self) {
-        self.listed.send_if_modified(|listed| !std::mem::replace(listed, true));
-    }
-
-    /// Waits until every object has been listed once. The store's own way to wait wakes one of several that wait.
-    pub async fn listed(&self) {
-        self.listed.subscribe().wait_for(|listed| *listed).await.ok();
-    }
-
-    fn trigger(&self, key: &Key) {
-        self.ask(ObjectRef::new(&key.name).within(&key.namespace));
-    }
-
-    /// Asks for a look at an object.
-    pub fn ask(&self, object: ObjectRef<K>) {
-        // It fails only when the controller has stopped.
-        self.trigger.unbounded_send(object).ok();
-    }
-}
-
-impl<K: Watched + Send + Sync> Looked<K> {
-    /// Asks for a look at every object.
-    pub fn ask_all(&self) {
-        for object in self.objects.get().iter().flat_map(|store| store.state()) {
-            self.ask(ObjectRef::from_obj(&*object));
-        }
-    }
-
-    /// An object as the watch has it now.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.objects.get()?.get(&ObjectRef::new(name).within(namespace))
-    }
-}
-
-impl<K: PoolKind> Looked<K> {
-    fn latest(&self, key: &Key) -> Option<Pool> {
-        let found = self.objects.get()?.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
-        Some(K::pool(found))
-    }
 }
 
 /// A namespace that is watched, or all of them.

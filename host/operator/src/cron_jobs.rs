@@ -20,12 +20,13 @@ use stoker_core::pool::{JobPods, JobView};
 use stoker_core::pre_scaled::{self, Action, Cancelled, Lead, Plan, Rules, Run, Stopped, Told};
 use stoker_cron::Schedule;
 
-use crate::context::{Context, Looked, Scope};
+use crate::context::{Context, Scope};
 use crate::kept::{
     Created, Deed, Keeper, KeptError, Maker, Memory, News, Outcome, Remembered, carry_out, create, hand_over,
     key, later, publish_soon, turned_bad, undone, until,
 };
 use crate::leads::Leads;
+use crate::looked::Looked;
 use crate::object::Kind;
 use crate::seat::Trouble;
 use crate::slim_job::SlimJob;
@@ -168,7 +169,7 @@ async fn look(
             c.set("Stalled", true, "ScheduleInvalid", words.clone());
             c.set("ScheduleValid", false, "Invalid", words);
             status.conditions = c.finish();
-            hand_over(context, &memory.outbox, object, (before, status), Vec::new(), false);
+            hand_over(context, &memory.outbox, object, (before, status), Vec::new());
             return Ok(Next::await_change());
         }
     };
@@ -188,7 +189,7 @@ async fn look(
     plan.status.policy = memory.own.leads.status(context, object);
     plan.status.conditions = conditions(object, memory, &plan, trouble.as_ref(), &before.conditions, now);
     // Runs of other objects may be due: they go before it.
-    hand_over(context, &memory.outbox, object, (before, plan.status), plan.told, false);
+    hand_over(context, &memory.outbox, object, (before, plan.status), plan.told);
     if let Some(error) = failed {
         return Ok(undone(memory, &key, &error));
     }

@@ -16,11 +16,12 @@ use stoker_core::flow::merge_pod_template;
 use stoker_core::kept::Kept;
 use stoker_core::pool::JobView;
 
-use crate::context::{Context, Looked, Scope};
+use crate::context::{Context, Scope};
 use crate::kept::{
     Deed, Keeper, KeptError, Maker, Memory, News, Remembered, carry_out, create, hand_over, key, later,
     turned_bad, undone, until,
 };
+use crate::looked::Looked;
 use crate::object::Kind;
 use crate::slim_job::SlimJob;
 
@@ -40,6 +41,12 @@ impl Keeper for DaemonJob {
 
     fn looked(scope: &Scope) -> &Looked<Self> {
         &scope.daemon_jobs
+    }
+
+    /// Nothing of a run is created before that is written.
+    fn urgent(before: &DaemonJobStatus, after: &DaemonJobStatus) -> bool {
+        let what = |of: &DaemonJobStatus| (of.run, of.state, of.resume_time);
+        what(before) != what(after)
     }
 
     async fn look(
@@ -183,10 +190,7 @@ async fn look(
         return Ok(Next::requeue(Duration::ZERO));
     }
     let before = object.status.clone().unwrap_or_default();
-    // Nothing of a run is created before that is written, and a state is what others wait for.
-    let what = |of: &DaemonJobStatus| (of.run, of.state, of.resume_time);
-    let urgent = what(&before) != what(&status);
-    hand_over(context, &memory.outbox, object, (before, status), told, urgent);
+    hand_over(context, &memory.outbox, object, (before, status), told);
     if let Some(error) = failed {
         return Ok(undone(memory, &key, &error));
     }
@@ -212,6 +216,19 @@ mod tests {
     use stoker_api::NodeCounts;
 
     use super::*;
+
+    #[test]
+    fn a_new_run_state_or_start_is_written_at_once_and_what_nodes_do_can_wait() {
+        let before =
+            DaemonJobStatus { run: 1, state: Some(DaemonJobState::Running), ..DaemonJobStatus::default() };
+        let nodes = NodeCounts { succeeded: 2, ..NodeCounts::default() };
+        assert!(!DaemonJob::urgent(&before, &DaemonJobStatus { nodes, ..before.clone() }));
+        assert!(DaemonJob::urgent(&before, &DaemonJobStatus { run: 2, ..before.clone() }));
+        let state = Some(DaemonJobState::Failed);
+        assert!(DaemonJob::urgent(&before, &DaemonJobStatus { state, ..before.clone() }));
+        let resume_time = Some(Timestamp::UNIX_EPOCH);
+        assert!(DaemonJob::urgent(&before, &DaemonJobStatus { resume_time, ..before.clone() }));
+    }
 
     #[test]
     fn nodes_that_ended_are_counted_once_and_anew_in_another_run() {

@@ -17,11 +17,12 @@ use stoker_core::pod::PodView;
 use stoker_core::pool::JobView;
 
 use crate::apply::timed;
-use crate::context::{Context, Looked, Scope};
+use crate::context::{Context, Scope};
 use crate::kept::{
     Created, Deed, Keeper, KeptError, Maker, Memory, News, Outcome, Remembered, carry_out, create, foresee,
     hand_over, key, later, turned_bad, undone, until,
 };
+use crate::looked::Looked;
 use crate::object::Kind;
 use crate::slim_job::SlimJob;
 use crate::step_checks::StepChecks;
@@ -64,6 +65,10 @@ impl Keeper for JobFlow {
 
     fn looked(scope: &Scope) -> &Looked<Self> {
         &scope.flows
+    }
+
+    fn urgent(before: &JobFlowStatus, after: &JobFlowStatus) -> bool {
+        (before.run, before.state) != (after.run, after.state)
     }
 
     async fn look(
@@ -265,9 +270,7 @@ async fn look(
     let troubles = troubles(memory, bad);
     plan.status.conditions = flow::conditions(&flow, &plan, &troubles, &before.conditions, now);
     let Plan { status, told, wake_at, .. } = plan;
-    // A state is what others wait for.
-    let urgent = (before.run, before.state) != (status.run, status.state);
-    hand_over(context, &memory.outbox, object, (before, status), told, urgent);
+    hand_over(context, &memory.outbox, object, (before, status), told);
     if let Some(error) = failed {
         return Ok(undone(memory, &key, &error));
     }
@@ -389,6 +392,18 @@ mod tests {
             job_status_list: entries.iter().map(entry).collect(),
             ..JobFlowStatus::default()
         }
+    }
+
+    #[test]
+    fn a_new_run_or_state_is_written_at_once_and_what_steps_do_can_wait() {
+        let before =
+            JobFlowStatus { state: Some(FlowState::Running), ..status(1, &[("a", StepState::Running, 1)]) };
+        let with = |run, state| JobFlowStatus { run, state: Some(state), ..before.clone() };
+        let step = JobFlowStatus { state: before.state, ..status(1, &[("a", StepState::Succeeded, 1)]) };
+        assert!(!JobFlow::urgent(&before, &before) && !JobFlow::urgent(&before, &step));
+        assert!(JobFlow::urgent(&before, &with(2, FlowState::Running)));
+        assert!(JobFlow::urgent(&before, &with(1, FlowState::Failed)));
+        assert!(JobFlow::urgent(&JobFlowStatus::default(), &before));
     }
 
     #[test]

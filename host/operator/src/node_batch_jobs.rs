@@ -13,11 +13,12 @@ use stoker_api::{ExecutionState, NodeBatchJob, NodeBatchJobState, NodeBatchJobSt
 use stoker_core::PodView;
 use stoker_core::node_batch::{self, Look, NewPod, Plan, Timetable, Told};
 
-use crate::context::{Context, Looked, Scope};
+use crate::context::{Context, Scope};
 use crate::kept::{
     Deed, Keeper, KeptError, Maker, Memory, News, Remembered, carry_out, create, hand_over, key, later,
     turned_bad, undone, until,
 };
+use crate::looked::Looked;
 use crate::object::Kind;
 use crate::pod_logs::LogOf;
 use crate::slim_pod::SlimPod;
@@ -38,6 +39,12 @@ impl Keeper for NodeBatchJob {
 
     fn looked(scope: &Scope) -> &Looked<Self> {
         &scope.node_batch_jobs
+    }
+
+    /// Nothing of an execution is created before that is written.
+    fn urgent(before: &NodeBatchJobStatus, after: &NodeBatchJobStatus) -> bool {
+        let newest = |of: &NodeBatchJobStatus| of.executions.first().map(|execution| execution.id.clone());
+        before.state != after.state || newest(before) != newest(after)
     }
 
     async fn look(
@@ -142,10 +149,7 @@ async fn look(
         return Ok(Next::requeue(Duration::ZERO));
     }
     let before = object.status.clone().unwrap_or_default();
-    // Nothing of an execution is created before that is written, and a state is what others wait for.
-    let newest = |status: &NodeBatchJobStatus| status.executions.first().map(|e| e.id.clone());
-    let urgent = before.state != status.state || newest(&before) != newest(&status);
-    hand_over(context, &memory.outbox, object, (before, status), told, urgent);
+    hand_over(context, &memory.outbox, object, (before, status), told);
     if let Some(error) = failed {
         return Ok(undone(memory, &key, &error));
     }
@@ -218,5 +222,39 @@ fn save_logs(context: &Arc<Context>, object: &Arc<NodeBatchJob>, pods: &[PodView
                 most: object.spec.reports.max_bytes_per_upload,
             },
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stoker_api::{Execution, ExecutionCause, ExecutionState, NodeCounts};
+
+    use super::*;
+
+    #[test]
+    fn a_new_execution_or_state_is_written_at_once_and_what_pods_do_can_wait() {
+        let status = |state, id: &str, succeeded| {
+            let execution = Execution {
+                id: id.to_owned(),
+                cause: ExecutionCause::Schedule,
+                instant: None,
+                start_time: Timestamp::UNIX_EPOCH,
+                completion_time: None,
+                state: ExecutionState::Running,
+                progress: String::new(),
+                nodes: NodeCounts { succeeded, ..NodeCounts::default() },
+                failed_nodes: Vec::new(),
+                record: Default::default(),
+            };
+            NodeBatchJobStatus {
+                state: Some(state),
+                executions: vec![execution],
+                ..NodeBatchJobStatus::default()
+            }
+        };
+        let before = status(NodeBatchJobState::Running, "202608030910", 1);
+        assert!(!NodeBatchJob::urgent(&before, &status(NodeBatchJobState::Running, "202608030910", 2)));
+        assert!(NodeBatchJob::urgent(&before, &status(NodeBatchJobState::Running, "202608030910-2", 0)));
+        assert!(NodeBatchJob::urgent(&before, &status(NodeBatchJobState::Waiting, "202608030910", 1)));
     }
 }

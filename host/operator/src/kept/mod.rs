@@ -37,7 +37,8 @@ use serde::de::DeserializeOwned;
 
 use crate::again::ERRORS;
 use crate::apply::timed;
-use crate::context::{Context, Looked, Scope};
+use crate::context::{Context, Scope};
+use crate::looked::Looked;
 use crate::object::{Key, Kind};
 
 pub use child::{KeptChild, View};
@@ -100,6 +101,12 @@ pub trait Keeper:
     /// What its status says while it goes, if that is something else.
     fn leaving(&self) -> Option<Self::Status> {
         None
+    }
+
+    /// Whether somebody waits for what a status says now: children that may only come once it is written, or whoever
+    /// waits for the object's state. Such a status is written at once.
+    fn urgent(_before: &Self::Status, _after: &Self::Status) -> bool {
+        false
     }
 
     /// A child was asked for; in one word, what became of it.

@@ -108,7 +108,7 @@ struct Letter<K: Keeper> {
     before: K::Status,
     status: K::Status,
     told: Vec<K::Told>,
-    /// Somebody waits for it: children that may only come when it is written, or whoever waits for the object's state.
+    /// Somebody waits for it.
     urgent: bool,
 }
 
@@ -240,8 +240,8 @@ pub fn hand_over<K: Keeper>(
     object: &Arc<K>,
     (before, status): (K::Status, K::Status),
     told: Vec<K::Told>,
-    urgent: bool,
 ) {
+    let urgent = K::urgent(&before, &status);
     // What changed may have changed back meanwhile.
     let letter = (before != status).then(|| Letter { object: object.clone(), before, status, told, urgent });
     if outbox.put(letter) {
@@ -363,7 +363,7 @@ pub async fn write<K: Keeper>(
 
 #[cfg(test)]
 mod tests {
-    use stoker_api::{PreScaledCronJob, PreScaledCronJobStatus};
+    use stoker_api::{FlowState, JobFlow, JobFlowStatus, PreScaledCronJob, PreScaledCronJobStatus};
 
     use super::super::fake::serve;
     use super::*;
@@ -505,7 +505,7 @@ mod tests {
         let outbox = Arc::new(Outbox::default());
         let creating = context.creations.begin();
         let status = PreScaledCronJobStatus { observed_generation: Some(1), ..Default::default() };
-        hand_over(&context, &outbox, &Arc::new(object(1)), (Default::default(), status), vec![], false);
+        hand_over(&context, &outbox, &Arc::new(object(1)), (Default::default(), status), vec![]);
         // Longer than it would wait otherwise.
         tokio::time::sleep(GATHERED * 2).await;
         assert!(server.calls().is_empty(), "{:?}", server.calls());
@@ -523,25 +523,30 @@ mod tests {
 
     #[tokio::test]
     async fn those_that_can_wait_are_written_one_after_the_other_and_urgent_ones_beside_them() {
-        let written = object(2);
-        let server = serve(move |_| (200, serde_json::to_value(&written).unwrap()));
+        let flow: JobFlow = serde_json::from_value(json!({
+            "apiVersion": "stoker.dev/v1alpha1",
+            "kind": "JobFlow",
+            "metadata": {"name": "a", "namespace": "b", "resourceVersion": "1"},
+            "spec": {"flows": []},
+        }))
+        .unwrap();
+        let flow = Arc::new(flow);
+        let written = flow.clone();
+        let server = serve(move |_| (200, serde_json::to_value(&*written).unwrap()));
         let options = Options { namespaces: vec!["b".to_owned()], ..Options::default() };
         let context = Context::new(server.client.clone(), options).unwrap();
         let another_is_written = context.status_permits.patient().await;
         let outbox = Arc::new(Outbox::default());
-        let status = PreScaledCronJobStatus { observed_generation: Some(1), ..Default::default() };
-        let hand = |urgent| {
-            let statuses = (Default::default(), status.clone());
-            hand_over(&context, &outbox, &Arc::new(object(1)), statuses, vec![], urgent);
-        };
-        hand(false);
+        let hand = |status| hand_over(&context, &outbox, &flow, (JobFlowStatus::default(), status), vec![]);
+        let progress = JobFlowStatus { progress: Some("1/2".to_owned()), ..JobFlowStatus::default() };
+        hand(progress.clone());
         // Longer than it would wait otherwise.
         tokio::time::sleep(GATHERED * 2).await;
         assert!(server.calls().is_empty(), "{:?}", server.calls());
-        hand(true);
+        hand(JobFlowStatus { state: Some(FlowState::Running), ..progress });
         let began = Instant::now();
         while server.calls().is_empty() {
-            assert!(began.elapsed() < Duration::from_secs(10), "it waits although it is urgent");
+            assert!(began.elapsed() < JobFlow::YIELDS / 2, "it waits although its state is new");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         drop(another_is_written);
