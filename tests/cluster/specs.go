@@ -91,8 +91,9 @@ func (s *supervisor) controlPlane() []spec {
 				"--max-requests-inflight=2000", "--max-mutating-requests-inflight=1000",
 				"--profiling=false",
 			}, advertise...),
-			// With Go's default a fifth to a quarter of its processor time is collecting garbage, which on a small
-			// machine everything else here waits for. Memory is bounded as usual.
+			// With Go's default a fifth of its processor time is collecting garbage, which on a small machine
+			// everything else here waits for, and delays that are measured are so much longer. When it has the
+			// memory of the limit it collects more often.
 			env:   []string{"GOGC=400", "GOMEMLIMIT=3GiB"},
 			ready: s.readyz, waits: "/readyz",
 		},

@@ -143,28 +143,16 @@ impl JobTemplates {
     }
 
     /// Whether a template is another than before.
-    fn is_news(&self, template: &JobTemplate, gone: bool) -> bool {
-        let named = named(template);
-        let mut known = self.known();
-        if gone {
-            known.written.remove(&named);
-            return known.seen.remove(&named).is_some();
-        }
+    fn is_news(&self, template: &JobTemplate) -> bool {
         let now = (template.uid(), template.metadata.generation);
-        known.seen.insert(named, now.clone()).as_ref() != Some(&now)
+        self.known().seen.insert(named(template), now.clone()).as_ref() != Some(&now)
     }
 
-    /// Forgets templates that are not listed any more. Returns them.
-    fn retain_seen(&self, in_scope: impl Fn(&str) -> bool, listed: impl Fn(&Named) -> bool) -> Vec<Named> {
-        let mut gone = Vec::new();
-        self.known().seen.retain(|named, _| {
-            let stays = !in_scope(&named.0) || listed(named);
-            if !stays {
-                gone.push(named.clone());
-            }
-            stays
-        });
-        gone
+    /// Forgets a template that is gone. True = it was there.
+    fn forget(&self, template: &Named) -> bool {
+        let mut known = self.known();
+        known.written.remove(template);
+        known.seen.remove(template).is_some()
     }
 
     /// How long until a status may be written; it is written then.
@@ -194,21 +182,13 @@ pub async fn control(context: Arc<Context>, scope: Arc<Scope>, mut stop: watch::
         .backoff(WatchBackOff::default())
         .modify(|object| object.metadata.managed_fields = None)
         .reflect(writer)
-        .inspect(move |event| match event {
-            Ok(watcher::Event::Apply(object)) => tell(&told, object, false),
-            Ok(watcher::Event::Delete(object)) => tell(&told, object, true),
-            Ok(watcher::Event::InitDone) => {
-                let all = store.state();
-                let listed: BTreeSet<Named> = all.iter().map(|object| named(object)).collect();
-                for gone in told.templates.retain_seen(|n| noted.covers(n), |n| listed.contains(n)) {
-                    trigger_users(&told, &gone);
-                }
-                for object in &all {
-                    tell(&told, object, false);
-                }
-                noted.templates.note_listed();
+        .inspect(move |event| {
+            match event {
+                Ok(watcher::Event::Apply(object)) => tell(&told, object),
+                Ok(watcher::Event::InitDone) => store.state().iter().for_each(|object| tell(&told, object)),
+                _ => {}
             }
-            _ => {}
+            noted.templates.hear(event);
         })
         .touched_objects()
         .predicate_filter(predicates::generation, Default::default());
@@ -218,12 +198,17 @@ pub async fn control(context: Arc<Context>, scope: Arc<Scope>, mut stop: watch::
         .graceful_shutdown_on(async move {
             stop.wait_for(|s| *s).await.ok();
         })
-        .run(|object, context| looks::numbered(reconcile(object, context)), on_error, context)
+        .run(|object, context| looks::numbered(reconcile(object, context)), on_error, context.clone())
         .for_each(|result| {
-            if let Err(error) = result
-                && !matches!(error, controller::Error::ObjectNotFound(_))
-            {
-                tracing::debug!(%error, "a JobTemplate");
+            match result {
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    let template = (gone.namespace.unwrap_or_default(), gone.name);
+                    if context.templates.forget(&template) {
+                        trigger_users(&context, &template);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "a JobTemplate"),
+                Ok(_) => {}
             }
             std::future::ready(())
         })
@@ -231,8 +216,8 @@ pub async fn control(context: Arc<Context>, scope: Arc<Scope>, mut stop: watch::
 }
 
 /// Has those looked at that name a template, if it is another than before.
-fn tell(context: &Arc<Context>, template: &JobTemplate, gone: bool) {
-    if context.templates.is_news(template, gone) {
+fn tell(context: &Arc<Context>, template: &JobTemplate) {
+    if context.templates.is_news(template) {
         trigger_users(context, &named(template));
     }
 }
@@ -380,9 +365,10 @@ mod tests {
         let mut template = JobTemplate::new("build", Default::default());
         template.metadata.namespace = Some("a".to_owned());
         template.metadata.generation = Some(1);
-        assert!(templates.is_news(&template, false) && !templates.is_news(&template, false));
+        assert!(templates.is_news(&template) && !templates.is_news(&template));
         template.metadata.generation = Some(2);
-        assert!(templates.is_news(&template, false));
-        assert!(templates.is_news(&template, true) && !templates.is_news(&template, true));
+        assert!(templates.is_news(&template));
+        assert!(templates.forget(&of("build")) && !templates.forget(&of("build")));
+        assert!(templates.is_news(&template) && templates.wait(&of("build")).is_zero());
     }
 }

@@ -53,7 +53,7 @@ impl<K: Watched> Looked<K> {
     }
 
     /// Notes that every object has been listed once.
-    pub fn note_listed(&self) {
+    fn note_listed(&self) {
         self.listed.send_if_modified(|listed| !std::mem::replace(listed, true));
     }
 
@@ -62,6 +62,7 @@ impl<K: Watched> Looked<K> {
         self.listed.subscribe().wait_for(|listed| *listed).await.ok();
     }
 
+    /// Asks for a look at the object that is named so.
     pub fn trigger(&self, key: &Key) {
         self.ask(ObjectRef::new(&key.name).within(&key.namespace));
     }
@@ -111,6 +112,7 @@ impl<K: Watched + Send + Sync> Looked<K> {
 }
 
 impl<K: PoolKind> Looked<K> {
+    /// A pool as the watch has it now.
     pub fn latest(&self, key: &Key) -> Option<Pool> {
         let found = self.objects.get()?.get(&ObjectRef::new(&key.name).within(&key.namespace))?;
         Some(K::pool(found))
